@@ -1,0 +1,3 @@
+module quartet
+
+go 1.26
