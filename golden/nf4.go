@@ -1,0 +1,250 @@
+package golden
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+
+	"quartet/kernels"
+	"quartet/model"
+	"quartet/safetensors"
+)
+
+var kernelTypes = map[safetensors.DType]kernels.DType{"F32": kernels.F32, "F16": kernels.F16, "BF16": kernels.BF16}
+
+// nf4Vectors quantises each input of nf4_vectors, and dequantises bitsandbytes' bytes: the errors count elements that
+// differ, blocks of zeros compared by value.
+func nf4Vectors(b kernels.Backend, dir string) ([]Check, error) {
+	ref, err := openVectors(dir, "phi", "nf4_vectors.safetensors")
+	if err != nil {
+		return nil, err
+	}
+	defer ref.Close()
+	var decode, encode, cases int
+	for _, in := range ref.Tensors() {
+		name, ok := strings.CutSuffix(in.Name, ".in")
+		if !ok {
+			continue
+		}
+		cases++
+		d, e, err := nf4Vector(b, ref, name, in)
+		if err != nil {
+			return nil, fmt.Errorf("nf4_vectors %s: %w", name, err)
+		}
+		decode, encode = decode+d, encode+e
+	}
+	if cases == 0 {
+		return nil, fmt.Errorf("nf4_vectors holds no inputs: %w", os.ErrNotExist)
+	}
+	return []Check{Measure("phi/nf4/decode", float64(decode), 0), Measure("phi/nf4/encode", float64(encode), 0)}, nil
+}
+
+func nf4Vector(b kernels.Backend, ref vectors, name string, in safetensors.Tensor) (decode, encode int, err error) {
+	var block int
+	var round string
+	parts := strings.Split(name, ".")
+	if len(parts) != 4 || len(in.Shape) != 2 {
+		return 0, 0, fmt.Errorf("unknown layout")
+	}
+	round = parts[1]
+	if _, err := fmt.Sscanf(parts[2], "bs%d", &block); err != nil {
+		return 0, 0, err
+	}
+	nested := parts[3] == "dq"
+	d, ok := map[string]kernels.DType{"f16": kernels.F16, "bf16": kernels.BF16, "f32": kernels.F32}[round]
+	if !ok || kernelTypes[in.DType] != d {
+		return 0, 0, fmt.Errorf("dtype %s for %s", in.DType, round)
+	}
+	rows, cols := in.Shape[0], in.Shape[1]
+	get := func(suffix string) []byte {
+		t, _ := ref.Get(name + suffix)
+		return t.Data
+	}
+	want, err := newNF4(b, rows, cols, block, d, nested)
+	if err != nil {
+		return 0, 0, err
+	}
+	got, err := newNF4(b, rows, cols, block, d, nested)
+	if err != nil {
+		return 0, 0, err
+	}
+	copy(want.Host, get(".packed"))
+	copy(want.Quant.Absmax.Host, get(".absmax"))
+	if nested {
+		copy(want.Quant.NestedAbsmax.Host, get(".nested_absmax"))
+		offset, err := ref.floats(name + ".nested_offset")
+		if err != nil {
+			return 0, 0, err
+		}
+		want.Quant.NestedOffset = offset[0]
+	}
+	out, err := b.Alloc(d, rows, cols)
+	if err != nil {
+		return 0, 0, err
+	}
+	b.DequantizeNF4(out, want)
+	size := d.Bytes(1)
+	for at, dequant := 0, get(".dequant"); at < len(dequant); at += size {
+		if !bytes.Equal(out.Host[at:at+size], dequant[at:at+size]) {
+			decode++
+		}
+	}
+	input := kernels.HostTensor(d, rows, cols, bytes.Clone(in.Data))
+	b.QuantizeNF4(got, input)
+	if err := b.Sync(); err != nil {
+		return 0, 0, err
+	}
+	values, err := floats(in)
+	if err != nil {
+		return 0, 0, err
+	}
+	for i := range values {
+		shift := 4 * (1 - i%2)
+		if got.Host[i/2]>>shift&15 != want.Host[i/2]>>shift&15 && !zeroBlock(values, i/block*block, block) {
+			encode++
+		}
+	}
+	for i, a := range want.Quant.Absmax.Host {
+		if got.Quant.Absmax.Host[i] != a {
+			encode++
+		}
+	}
+	if nested {
+		g, w := got.Quant.NestedAbsmax.F32s(), want.Quant.NestedAbsmax.F32s()
+		for i := range w {
+			if math.Abs(float64(g[i]-w[i])) > 3e-7*math.Max(math.Abs(float64(w[i])), math.Abs(float64(want.Quant.NestedOffset))) {
+				encode++
+			}
+		}
+	}
+	return decode, encode, nil
+}
+
+func zeroBlock(values []float32, from, n int) bool {
+	for _, v := range values[from:min(from+n, len(values))] {
+		if v != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// newNF4 reserves an NF4 matrix and its scales.
+func newNF4(b kernels.Backend, rows, cols, block int, round kernels.DType, nested bool) (kernels.Tensor, error) {
+	return model.AllocNF4(b, rows, cols, block, round, nested)
+}
+
+// nf4Checkpoint quantises the reference's base and compares the written folder with the one that transformers wrote:
+// the error counts tensors whose name, dtype, shape or content differ, and differences of config.json.
+func nf4Checkpoint(b kernels.Backend, dir string) ([]Check, error) {
+	ref, err := openVectors(dir, "phi", "nf4", "model.safetensors")
+	if err != nil {
+		return nil, err
+	}
+	defer ref.Close()
+	out, err := os.MkdirTemp("", "quartet-golden-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(out)
+	if _, err := model.Quantize(b, filepath.Join(dir, "phi", "base"), out, model.QuantizeOptions{DoubleQuant: true, ComputeDType: "float16"}, nil); err != nil {
+		return nil, err
+	}
+	got, err := openVectors(out, "model.safetensors")
+	if err != nil {
+		return nil, err
+	}
+	defer got.Close()
+	differ := 0
+	if len(got.Tensors()) != len(ref.Tensors()) {
+		differ++
+	}
+	for _, want := range ref.Tensors() {
+		t, ok := got.Get(want.Name)
+		if !ok || t.DType != want.DType || !reflect.DeepEqual(t.Shape, want.Shape) || !sameContent(t, want) {
+			differ++
+		}
+	}
+	configs := make([]map[string]any, 2)
+	for i, path := range []string{filepath.Join(out, "config.json"), filepath.Join(dir, "phi", "nf4", "config.json")} {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(data, &configs[i]); err != nil {
+			return nil, err
+		}
+	}
+	if !reflect.DeepEqual(configs[0], configs[1]) {
+		differ++
+	}
+	return []Check{Measure("phi/nf4/checkpoint", float64(differ), 0)}, nil
+}
+
+// sameContent compares a tensor of the 4-bit checkpoint: bytes exactly, the scales' mean and what is computed from it to 3e-7.
+func sameContent(got, want safetensors.Tensor) bool {
+	switch {
+	case strings.Contains(want.Name, "quant_state."):
+		var g, w map[string]any
+		if json.Unmarshal(got.Data, &g) != nil || json.Unmarshal(want.Data, &w) != nil {
+			return false
+		}
+		a, _ := g["nested_offset"].(float64)
+		b, _ := w["nested_offset"].(float64)
+		delete(g, "nested_offset")
+		delete(w, "nested_offset")
+		return reflect.DeepEqual(g, w) && math.Abs(a-b) <= 3e-7*math.Abs(b)
+	case strings.HasSuffix(want.Name, ".nested_absmax"):
+		g, _ := floats(got)
+		w, _ := floats(want)
+		d, largest := farthest(g, w)
+		return d <= 1e-6*largest
+	}
+	return bytes.Equal(got.Data, want.Data)
+}
+
+// nf4Logits compares the logits of bitsandbytes' checkpoint: unrounded weights with fp32 logits, rounded ones with fp16 logits.
+func nf4Logits(b kernels.Backend, dir string) ([]Check, error) {
+	ref, err := openVectors(dir, "phi", "nf4_forward.safetensors")
+	if err != nil {
+		return nil, err
+	}
+	defer ref.Close()
+	ids, err := ref.rows("input_ids")
+	if err != nil {
+		return nil, err
+	}
+	m, err := load(b, dir, "phi", "nf4")
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	half, err := allLogits(m, model.Pack(ids...))
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range m.Layers {
+		for _, linear := range l.Linears {
+			linear.Weight.Quant.Round = kernels.F32
+		}
+	}
+	full, err := allLogits(m, model.Pack(ids...))
+	if err != nil {
+		return nil, err
+	}
+	want32, err := ref.floats("logits_fp32_compute")
+	if err != nil {
+		return nil, err
+	}
+	want16, err := ref.floats("logits_fp16")
+	if err != nil {
+		return nil, err
+	}
+	d, largest := farthest(full, want32)
+	return append([]Check{Measure("phi/nf4/logits", d/largest, limit32)}, fp16Logits("phi/nf4/logits_fp16", half, want16)...), nil
+}

@@ -1,0 +1,36 @@
+# `just` lists the recipes; each is one line that also works when typed by hand.
+
+_list:
+    @just --list --unsorted
+
+# build ./quartet
+build:
+    go build -o quartet .
+
+# run the whole pipeline on the embedded model, into ./quartet-demo
+demo: build
+    ./quartet demo
+
+# all tests
+test:
+    go test ./...
+
+# what CI runs: format, vet, staticcheck, generated files up to date, tests
+check:
+    .ci/run
+
+# hold a folder of reference data against this build
+golden dir="testdata/golden": build
+    ./quartet golden {{dir}}
+
+# write the generated files anew: assembly kernels
+generate:
+    cd kernels/cpu/gen && go run . -out ..
+
+# the CPU kernels' speed
+bench:
+    go test ./kernels/cpu -run '^$' -bench . -benchtime 1s
+
+# each parser's fuzz target for a while
+fuzz time="30s":
+    .ci/fuzz {{time}}

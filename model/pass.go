@@ -1,0 +1,358 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+
+	"quartet/kernels"
+)
+
+// Batch is rows of tokens packed end to end, so that no operation computes padding.
+type Batch struct {
+	IDs     []int32 // (T)
+	Labels  []int32 // (T), aligned with IDs: the pass shifts them by one inside each row; -100 masks. nil for inference
+	Offsets []int32 // (S+1): row s is IDs[Offsets[s]:Offsets[s+1]]
+	Rows    []int32 // (S): what names a row to dropout; nil for 0 … S-1
+}
+
+// Ignore is the label of a token that is not trained.
+const Ignore = -100
+
+// Pack makes a batch of rows of token ids, without labels.
+func Pack(rows ...[]int32) Batch {
+	b := Batch{Offsets: []int32{0}}
+	for _, r := range rows {
+		b.IDs = append(b.IDs, r...)
+		b.Offsets = append(b.Offsets, int32(len(b.IDs)))
+	}
+	return b
+}
+
+// Dropout is the dropout of one training step.
+type Dropout struct {
+	Seed           uint64
+	Step           uint32
+	LoRA, Residual float32 // probabilities
+}
+
+// PassOptions say what a Pass is for.
+type PassOptions struct {
+	Train         bool // keep what the backward pass needs
+	Checkpointing bool // keep the layers' inputs only and compute the rest again (Chen et al. 2016)
+}
+
+// Pass is the working memory for running a model over up to a fixed number of packed tokens. It belongs to one goroutine.
+type Pass struct {
+	m       *Model
+	b       kernels.Backend
+	options PassOptions
+	max     int // tokens
+	chunk   int // rows of logits held at once
+	heads   kernels.Heads
+	owned   []kernels.Tensor
+
+	x          []kernels.Tensor // the residual stream: before each layer and after the last when training, otherwise one
+	saved      []activations    // of each layer when training without checkpointing, otherwise one
+	final      kernels.Tensor   // (T,D): the stream after the last LayerNorm
+	finalStats kernels.Tensor   // F32 (T,2)
+
+	norm, branch, gelu, adapted, lowRank kernels.Tensor // (T,D) (T,D) (T,F) (T,widest input) (T,r)
+	logits, losses, picked               kernels.Tensor // (chunk,V) (1,chunk) (chunk,D)
+	rotary                               kernels.Tensor // F32 (positions, RotaryDim)
+	ids, positions, spans, tokens, slots kernels.Tensor // I32 (1,T) (1,T) (T,2) (T,2) (1,T)
+	wanted, labels, wantedTokens         kernels.Tensor // I32 (1,chunk) (1,chunk) (chunk,2)
+
+	grad gradients
+	run  running
+}
+
+// activations are what a layer's backward pass needs besides its input.
+type activations struct {
+	stats            kernels.Tensor // F32 (T,2)
+	q, k, v          kernels.Tensor // (T,H·d) (T,KV·d) (T,KV·d), q and k rotated
+	attention, logSE kernels.Tensor // (T,H·d), F32 (T,H)
+	fc1              kernels.Tensor // (T,F), before gelu
+}
+
+// gradients is the backward pass's memory.
+type gradients struct {
+	x, norm, branch, q, k, v, attention, fc1 kernels.Tensor
+	adapted, lowRank, picked                 kernels.Tensor
+}
+
+// running is the batch at hand.
+type running struct {
+	ids, positions, spans, tokens kernels.Tensor // the views of this batch's length
+	host                          struct{ positions, spans, tokens []int32 }
+	drop                          *Dropout
+	cache                         *Cache         // where keys and values go; nil: they are the batch's own
+	slots                         kernels.Tensor // I32 (1,T): the cache rows of the batch's tokens
+}
+
+// logitBytes bounds the logits that a pass holds at once.
+const logitBytes = 64 << 20
+
+// NewPass reserves the memory for batches of up to maxTokens tokens. Running out of memory is an error that says what to change.
+func (m *Model) NewPass(maxTokens int, o PassOptions) (*Pass, error) {
+	return m.newPass(maxTokens, min(m.Config.MaxPositions, maxTokens), o)
+}
+
+func (m *Model) newPass(maxTokens, positions int, o PassOptions) (*Pass, error) {
+	c, b := m.Config, m.backend
+	if o.Train && m.Adapter == nil {
+		return nil, errors.New("train: the model has no adapter, and base weights are frozen")
+	}
+	p := &Pass{m: m, b: b, options: o, max: maxTokens, heads: c.HeadsGeometry()}
+	p.chunk = max(1, min(maxTokens, logitBytes/(4*c.VocabSize)))
+	act, T := b.Activations(), maxTokens
+	queries, keys := c.Heads*c.HeadDim(), c.KVHeads*c.HeadDim()
+	rank, widest := p.adapterSizes()
+	var err error
+	alloc := func(d kernels.DType, rows, cols int) kernels.Tensor {
+		if err != nil || rows*cols == 0 {
+			return kernels.Tensor{}
+		}
+		var t kernels.Tensor
+		if t, err = b.Alloc(d, rows, cols); err == nil {
+			p.owned = append(p.owned, t)
+		}
+		return t
+	}
+	streams, layers := 1, 1
+	if o.Train {
+		streams = c.Layers + 1
+		if !o.Checkpointing {
+			layers = c.Layers
+		}
+	}
+	for range streams {
+		p.x = append(p.x, alloc(act, T, c.Hidden))
+	}
+	for range layers {
+		p.saved = append(p.saved, activations{
+			stats: alloc(kernels.F32, T, 2),
+			q:     alloc(act, T, queries), k: alloc(act, T, keys), v: alloc(act, T, keys),
+			attention: alloc(act, T, queries), logSE: alloc(kernels.F32, T, c.Heads),
+			fc1: alloc(act, T, c.Intermediate),
+		})
+	}
+	p.finalStats = alloc(kernels.F32, T, 2)
+	p.final, p.norm, p.branch = alloc(act, T, c.Hidden), alloc(act, T, c.Hidden), alloc(act, T, c.Hidden)
+	p.gelu = alloc(act, T, c.Intermediate)
+	p.adapted, p.lowRank = alloc(act, T, widest), alloc(act, T, rank)
+	p.logits, p.losses, p.picked = alloc(act, p.chunk, c.VocabSize), alloc(kernels.F32, 1, p.chunk), alloc(act, p.chunk, c.Hidden)
+	p.rotary = alloc(kernels.F32, positions, c.RotaryDim())
+	p.ids, p.positions = alloc(kernels.I32, 1, T), alloc(kernels.I32, 1, T)
+	p.spans, p.tokens, p.slots = alloc(kernels.I32, T, 2), alloc(kernels.I32, T, 2), alloc(kernels.I32, 1, T)
+	p.wanted, p.labels, p.wantedTokens = alloc(kernels.I32, 1, p.chunk), alloc(kernels.I32, 1, p.chunk), alloc(kernels.I32, p.chunk, 2)
+	if o.Train {
+		p.grad = gradients{
+			x: alloc(act, T, c.Hidden), norm: alloc(act, T, c.Hidden), branch: alloc(act, T, c.Hidden),
+			q: alloc(act, T, queries), k: alloc(act, T, keys), v: alloc(act, T, keys),
+			attention: alloc(act, T, queries), fc1: alloc(act, T, c.Intermediate),
+			adapted: alloc(act, T, widest), lowRank: alloc(act, T, rank), picked: alloc(act, p.chunk, c.Hidden),
+		}
+	}
+	if err != nil {
+		p.Close()
+		return nil, fmt.Errorf("reserve memory for %d packed tokens: %w", maxTokens, err)
+	}
+	if !p.rotary.IsZero() {
+		b.Upload(p.rotary, kernels.AsBytes(rotaryTable(c, positions)))
+	}
+	return p, nil
+}
+
+// adapterSizes is the largest rank and the widest input of the adapter's modules, 0 without one.
+func (p *Pass) adapterSizes() (rank, widest int) {
+	if p.m.Adapter == nil {
+		return 0, 0
+	}
+	for _, l := range p.m.Adapter.Modules {
+		rank, widest = max(rank, l.A.Rows), max(widest, l.A.Cols)
+	}
+	return rank, widest
+}
+
+// Bytes is the memory that the pass holds.
+func (p *Pass) Bytes() int64 {
+	var n int64
+	for _, t := range p.owned {
+		n += int64(t.Bytes())
+	}
+	return n
+}
+
+// Close frees the pass's memory.
+func (p *Pass) Close() {
+	for _, t := range p.owned {
+		p.b.Free(t)
+	}
+	p.owned = nil
+}
+
+// start uploads a batch: its ids, and each token's position, row and keys.
+func (p *Pass) start(b Batch, drop *Dropout) error {
+	if len(b.IDs) == 0 || len(b.IDs) > p.max {
+		return fmt.Errorf("run the model: a batch of %d tokens, but the pass was planned for 1 to %d", len(b.IDs), p.max)
+	}
+	h := &p.run.host
+	h.positions, h.spans, h.tokens = h.positions[:0], h.spans[:0], h.tokens[:0]
+	for s := range len(b.Offsets) - 1 {
+		from, to := b.Offsets[s], b.Offsets[s+1]
+		if int(to-from) > p.m.Config.MaxPositions {
+			return fmt.Errorf("run the model: row %d has %d tokens, more than max_position_embeddings %d; lower max_length", s, to-from, p.m.Config.MaxPositions)
+		}
+		row := int32(s)
+		if b.Rows != nil {
+			row = b.Rows[s]
+		}
+		for t := from; t < to; t++ {
+			h.positions = append(h.positions, t-from)
+			h.spans = append(h.spans, from, t-from+1)
+			h.tokens = append(h.tokens, row, t-from)
+		}
+	}
+	p.run.cache = nil
+	return p.upload(b.IDs, drop)
+}
+
+// upload sends the ids and the token tables of run.host to the device.
+func (p *Pass) upload(ids []int32, drop *Dropout) error {
+	for _, id := range ids {
+		if id < 0 || int(id) >= p.m.Config.VocabSize {
+			return fmt.Errorf("run the model: token id %d is outside the vocabulary of %d", id, p.m.Config.VocabSize)
+		}
+	}
+	r, h, T := &p.run, &p.run.host, len(ids)
+	r.drop = drop
+	r.ids, r.positions = head(p.ids, T), head(p.positions, T)
+	r.spans, r.tokens = p.spans.Slice(0, T), p.tokens.Slice(0, T)
+	p.b.Upload(r.ids, kernels.AsBytes(ids))
+	p.b.Upload(r.positions, kernels.AsBytes(h.positions))
+	p.b.Upload(r.spans, kernels.AsBytes(h.spans))
+	if drop != nil {
+		p.b.Upload(r.tokens, kernels.AsBytes(h.tokens))
+	}
+	return nil
+}
+
+// head is the first n elements of a vector.
+func head(t kernels.Tensor, n int) kernels.Tensor {
+	return t.Reshape(t.Cols, 1).Slice(0, n).Reshape(1, n)
+}
+
+// stream is the residual stream before a layer (or, with layer = Layers, after the last) for the batch at hand.
+func (p *Pass) stream(layer int) kernels.Tensor {
+	return p.x[min(layer, len(p.x)-1)].Slice(0, p.run.ids.Cols)
+}
+
+// layerActivations is where a layer keeps its activations, cut to the batch at hand.
+func (p *Pass) layerActivations(layer int) activations {
+	s, T := p.saved[min(layer, len(p.saved)-1)], p.run.ids.Cols
+	return activations{s.stats.Slice(0, T), s.q.Slice(0, T), s.k.Slice(0, T), s.v.Slice(0, T), s.attention.Slice(0, T), s.logSE.Slice(0, T), s.fc1.Slice(0, T)}
+}
+
+// forward runs the layers and the last LayerNorm over the batch that start uploaded.
+func (p *Pass) forward(visit func(layer int, x kernels.Tensor)) {
+	if visit == nil {
+		visit = func(int, kernels.Tensor) {}
+	}
+	p.b.Embed(p.stream(0), p.m.Embed, p.run.ids)
+	for i := range p.m.Layers {
+		visit(i, p.stream(i))
+		p.layerForward(i, p.layerActivations(i))
+	}
+	last := p.stream(len(p.m.Layers))
+	final := p.final.Slice(0, last.Rows)
+	p.b.LayerNorm(final, p.finalStats.Slice(0, last.Rows), last, p.m.NormWeight, p.m.NormBias, p.m.Config.LayerNormEps)
+	visit(len(p.m.Layers), final)
+}
+
+// layerForward computes stream(i+1) = x + drop(attention(norm(x))) + drop(mlp(norm(x))) for x = stream(i).
+func (p *Pass) layerForward(i int, a activations) {
+	x, out := p.stream(i), p.stream(i+1)
+	T := x.Rows
+	branch, gelu := p.branch.Slice(0, T), p.gelu.Slice(0, T)
+
+	norm := p.layerInner(i, a)
+	p.linear(i, Dense, branch, a.attention, p.run.tokens)
+	p.residualDropout(branch, i, siteAttention)
+	p.linear(i, FC1, a.fc1, norm, p.run.tokens)
+	p.b.Add(out, x, branch)
+	p.b.Gelu(gelu, a.fc1)
+	p.linear(i, FC2, branch, gelu, p.run.tokens)
+	p.residualDropout(branch, i, siteMLP)
+	p.b.Add(out, out, branch)
+}
+
+// layerInner fills the activations up to the attention's output and returns the layer's normalised input.
+func (p *Pass) layerInner(i int, a activations) (norm kernels.Tensor) {
+	x, l := p.stream(i), &p.m.Layers[i]
+	norm = p.norm.Slice(0, x.Rows)
+	p.b.LayerNorm(norm, a.stats, x, l.NormWeight, l.NormBias, p.m.Config.LayerNormEps)
+	p.linear(i, QProj, a.q, norm, p.run.tokens)
+	p.linear(i, KProj, a.k, norm, p.run.tokens)
+	p.linear(i, VProj, a.v, norm, p.run.tokens)
+	p.rotate(a.q, false)
+	p.rotate(a.k, false)
+	k, v := a.k, a.v
+	if c := p.run.cache; c != nil {
+		p.b.Scatter(c.k[i], a.k, p.run.slots)
+		p.b.Scatter(c.v[i], a.v, p.run.slots)
+		k, v = c.k[i], c.v[i]
+	}
+	p.b.Attention(a.attention, a.logSE, a.q, k, v, p.run.spans, p.heads)
+	return norm
+}
+
+func (p *Pass) rotate(x kernels.Tensor, inverse bool) {
+	if p.heads.Rotary > 0 {
+		p.b.Rotary(x, p.run.positions, p.rotary, p.heads, inverse)
+	}
+}
+
+// The sites of dropout in a layer besides those of the adapted linears, which are QProj … LMHead.
+const (
+	siteAttention = 16
+	siteMLP       = 17
+)
+
+func (p *Pass) residualDropout(x kernels.Tensor, layer int, site uint16) {
+	if d := p.run.drop; d != nil && d.Residual > 0 {
+		p.b.Dropout(x, x, p.run.tokens, d.Residual, d.key(layer, site))
+	}
+}
+
+func (d *Dropout) key(layer int, site uint16) kernels.DropoutKey {
+	return kernels.DropoutKey{Seed: d.Seed, Step: d.Step, Layer: uint16(layer), Site: site}
+}
+
+// linear sets out = x·Wᵀ + b, and where the linear is adapted adds scale·(drop(x)·Aᵀ)·Bᵀ.
+func (p *Pass) linear(layer, l int, out, x, tokens kernels.Tensor) {
+	w := p.m.Weights.linear(layer, l)
+	p.b.Linear(out, x, w.Weight, w.Bias)
+	m := p.m.Adapter.Find(layer, l)
+	if m == nil {
+		return
+	}
+	low := prefix(p.lowRank, x.Rows, m.A.Rows)
+	p.b.MatMul(low, p.adapterInput(m, x, tokens), m.A, false, true, 1, 0)
+	p.b.MatMul(out, low, m.B, false, true, m.Scale, 1)
+}
+
+// adapterInput is a module's input after its dropout.
+func (p *Pass) adapterInput(m *LoRA, x, tokens kernels.Tensor) kernels.Tensor {
+	d := p.run.drop
+	if d == nil || d.LoRA == 0 {
+		return x
+	}
+	dropped := prefix(p.adapted, x.Rows, x.Cols)
+	p.b.Dropout(dropped, x, tokens, d.LoRA, d.key(max(m.Layer, 0), uint16(m.Linear)))
+	return dropped
+}
+
+// prefix is the beginning of a buffer seen as rows × cols.
+func prefix(t kernels.Tensor, rows, cols int) kernels.Tensor {
+	return t.Reshape(t.Len(), 1).Slice(0, rows*cols).Reshape(rows, cols)
+}
