@@ -1,0 +1,124 @@
+// Quartet makes four variants of one base language model (base, quantized, lora, lora_quantized) and compares them.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"quartet/visible"
+)
+
+// command is one of the program's commands. Its run parses its own flags.
+type command struct {
+	name, arguments, summary string
+	run                      func(ctx context.Context, args []string, std streams) error
+}
+
+// streams are the standard streams, so that tests can stand in for them.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// commands in the order in which help lists them.
+func commands() []command {
+	return []command{
+		{"demo", "[DIR]", "the whole pipeline on the embedded model, in ./quartet-demo unless DIR is given", runDemo},
+		{"plan", "", "what would run and why, with predicted memory, disk and time", runPlan},
+		{"run", "[STAGE…]", "run what is stale: base, quantize, lora, lora_quantize, evaluate", runPipeline},
+		{"status", "", "the state of each stage", runStatus},
+		{"eval", "[VARIANT…]", "evaluate the variants again and print their table", runEval},
+		{"compare", "\"PROMPT\"…", "answer with the four variants side by side", runCompare},
+		{"golden", "DIR", "hold a folder of reference data of the Python stack against this build", runGolden},
+	}
+}
+
+// errUsage is a wrong use of the command line, reported with exit status 2.
+type errUsage struct{ error }
+
+// errReported is an error that has been shown already; it only sets the exit status.
+var errReported = errors.New("already reported")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
+}
+
+// run executes a command line and returns the exit status: 0, 1 for a failure, 2 for wrong use, 130 when interrupted.
+func run(ctx context.Context, args []string, std streams) int {
+	if len(args) == 0 || slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0]) {
+		help(std.out)
+		return 0
+	}
+	all := commands()
+	at := slices.IndexFunc(all, func(c command) bool { return c.name == args[0] })
+	if at < 0 {
+		fmt.Fprintf(std.err, "quartet: no command %q; `quartet help` lists them\n", visible.Line(args[0]))
+		return 2
+	}
+	err := all[at].run(ctx, args[1:], std)
+	var usage errUsage
+	switch {
+	case err == nil || errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.Is(err, errReported):
+		return 1
+	case errors.As(err, &usage):
+		fmt.Fprintf(std.err, "quartet %s: %s\n", all[at].name, visible.Text(err.Error()))
+		return 2
+	case ctx.Err() != nil:
+		fmt.Fprintf(std.err, "quartet %s: interrupted; the same command continues where it stopped\n", all[at].name)
+		return 130
+	}
+	fmt.Fprintf(std.err, "quartet %s: %s\n", all[at].name, visible.Text(err.Error()))
+	return 1
+}
+
+func help(w io.Writer) {
+	fmt.Fprint(w, "Quartet makes four variants of one base model and compares them: base, quantized (NF4), lora, lora_quantized.\n\n")
+	for _, c := range commands() {
+		fmt.Fprintf(w, "  quartet %-24s %s\n", strings.TrimSpace(c.name+" "+c.arguments), c.summary)
+	}
+	fmt.Fprint(w, "\n`quartet COMMAND -h` lists a command's flags. The settings are in config.toml of the workspace, the current folder unless\n-C names another.\n")
+}
+
+// flags is a command's flag set, with usage that names its arguments.
+func flags(name, arguments string, std streams) *flag.FlagSet {
+	f := flag.NewFlagSet(name, flag.ContinueOnError)
+	f.SetOutput(std.err)
+	f.Usage = func() {
+		fmt.Fprintf(f.Output(), "usage: quartet %s [flags] %s\n", name, arguments)
+		f.PrintDefaults()
+	}
+	return f
+}
+
+// parse reads flags wherever they stand among the arguments, which it returns.
+func parse(f *flag.FlagSet, args []string) ([]string, error) {
+	var rest []string
+	for {
+		if err := f.Parse(args); err != nil {
+			if errors.Is(err, flag.ErrHelp) {
+				return nil, err
+			}
+			return nil, errReportedUsage(err)
+		}
+		args = f.Args()
+		if len(args) == 0 {
+			return rest, nil
+		}
+		rest, args = append(rest, args[0]), args[1:]
+	}
+}
+
+// errReportedUsage marks an error of the flag package, which has printed it with the usage.
+func errReportedUsage(err error) error { return fmt.Errorf("%w: %w", errReported, err) }
