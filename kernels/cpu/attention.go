@@ -1,0 +1,107 @@
+package cpu
+
+import (
+	"fmt"
+	"math"
+
+	"quartet/kernels"
+)
+
+func checkAttention(op string, q, k, v, spans kernels.Tensor, h kernels.Heads) {
+	if h.KV <= 0 || h.Count%h.KV != 0 {
+		panic(fmt.Sprintf("cpu: %s: %d heads share %d key heads", op, h.Count, h.KV))
+	}
+	want(op, "q", q, kernels.F32, q.Rows, h.Count*h.Dim)
+	want(op, "k", k, kernels.F32, k.Rows, h.KV*h.Dim)
+	want(op, "v", v, kernels.F32, k.Rows, h.KV*h.Dim)
+	want(op, "spans", spans, kernels.I32, q.Rows, 2)
+}
+
+// keys is how many keys the queries attend to in all, which is what attention costs.
+func keys(spans []int32) int {
+	n := 0
+	for t := 1; t < len(spans); t += 2 {
+		n += int(spans[t])
+	}
+	return n
+}
+
+// Attention sets out (T, h.Count·h.Dim) = softmax(q·kᵀ/sqrt(h.Dim))·v over each query's span of keys.
+// A query without keys gets 0.
+func (b *Backend) Attention(out, lse, q, k, v, spans kernels.Tensor, h kernels.Heads) {
+	T, H, d := q.Rows, h.Count, h.Dim
+	checkAttention("Attention", q, k, v, spans, h)
+	want("Attention", "out", out, kernels.F32, T, H*d)
+	var ls []float32
+	if !lse.IsZero() {
+		want("Attention", "lse", lse, kernels.F32, T, H)
+		ls = lse.F32s()
+	}
+	o, qs, ks, vs, sp := out.F32s(), q.F32s(), k.F32s(), v.F32s(), spans.I32s()
+	scale, stride, group := float32(1/math.Sqrt(float64(d))), h.KV*d, H/h.KV
+	cost := keys(sp) / max(1, T) * (2*d + 8)
+	b.pool.each(T*H, grain(cost), func(w *worker, lo, hi int) {
+		for item := lo; item < hi; item++ {
+			t, head := item/H, item%H
+			start, n := int(sp[2*t]), int(sp[2*t+1])
+			query, to := qs[item*d:(item+1)*d], o[item*d:(item+1)*d]
+			at := start*stride + head/group*d
+			scores := w.floats(0, n)
+			top := float32(math.Inf(-1))
+			for j := range scores {
+				scores[j] = b.loops.dot(query, ks[at+j*stride:]) * scale
+				top = max(top, scores[j])
+			}
+			var sum float32
+			for j, s := range scores {
+				scores[j] = exp32(s - top)
+				sum += scores[j]
+			}
+			clear(to)
+			for j, p := range scores {
+				b.loops.axpy(to, p/sum, vs[at+j*stride:])
+			}
+			if ls != nil {
+				ls[item] = top + float32(math.Log(float64(sum)))
+			}
+		}
+	})
+}
+
+// AttentionBackward sets dq and adds dk +=, dv +=. The softmax is computed again from lse; with D = dout·out, a score's
+// gradient is p·(dout·v - D). A thread takes a key head with all queries that read it.
+func (b *Backend) AttentionBackward(dq, dk, dv, dout, q, k, v, out, lse, spans kernels.Tensor, h kernels.Heads) {
+	T, H, d := q.Rows, h.Count, h.Dim
+	const op = "AttentionBackward"
+	checkAttention(op, q, k, v, spans, h)
+	for name, t := range map[string]kernels.Tensor{"dq": dq, "dout": dout, "out": out} {
+		want(op, name, t, kernels.F32, T, H*d)
+	}
+	want(op, "dk", dk, kernels.F32, k.Rows, h.KV*d)
+	want(op, "dv", dv, kernels.F32, k.Rows, h.KV*d)
+	want(op, "lse", lse, kernels.F32, T, H)
+	dqs, dks, dvs, ds := dq.F32s(), dk.F32s(), dv.F32s(), dout.F32s()
+	qs, ks, vs, os, ls, sp := q.F32s(), k.F32s(), v.F32s(), out.F32s(), lse.F32s(), spans.I32s()
+	scale, stride, group := float32(1/math.Sqrt(float64(d))), h.KV*d, H/h.KV
+	dot, axpy := b.loops.dot, b.loops.axpy
+	b.pool.each(h.KV, grain(group*keys(sp)*(5*d+8)), func(_ *worker, lo, hi int) {
+		for t := range T {
+			start, n := int(sp[2*t]), int(sp[2*t+1])
+			for head := lo * group; head < hi*group; head++ {
+				item := t*H + head
+				query, grad, dquery := qs[item*d:(item+1)*d], ds[item*d:(item+1)*d], dqs[item*d:(item+1)*d]
+				clear(dquery)
+				mean := dot(grad, os[item*d:])
+				at := start*stride + head/group*d
+				for j := range n {
+					key := at + j*stride
+					p := exp32(dot(query, ks[key:])*scale - ls[item])
+					dscore := p * (dot(grad, vs[key:]) - mean) * scale
+					axpy(dvs[key:key+d], p, grad)
+					axpy(dks[key:key+d], dscore, query)
+					axpy(dquery, dscore, ks[key:])
+				}
+			}
+		}
+	})
+}

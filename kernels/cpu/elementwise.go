@@ -1,0 +1,111 @@
+package cpu
+
+import (
+	"fmt"
+	"math"
+
+	"quartet/kernels"
+)
+
+// flat is the grain of elementwise operations: a multiple of every vector width.
+const flat = 1 << 14
+
+// Zero sets t = 0.
+func (b *Backend) Zero(t kernels.Tensor) {
+	b.pool.each(len(t.Host), 4*flat, func(_ *worker, lo, hi int) { clear(t.Host[lo:hi]) })
+}
+
+// Copy sets out = x.
+func (b *Backend) Copy(out, x kernels.Tensor) {
+	want("Copy", "out", out, out.DType, x.Rows, x.Cols)
+	if out.DType == x.DType {
+		b.pool.each(len(x.Host), 4*flat, func(_ *worker, lo, hi int) { copy(out.Host[lo:hi], x.Host[lo:hi]) })
+		return
+	}
+	wantFloat("Copy", "out", out, x.Rows, x.Cols)
+	wantFloat("Copy", "x", x, x.Rows, x.Cols)
+	b.pool.each(x.Len(), flat, func(w *worker, lo, hi int) {
+		if out.DType == kernels.F32 {
+			b.load(out.F32s()[lo:hi], x, lo)
+			return
+		}
+		wide := w.floats(0, hi-lo)
+		b.load(wide, x, lo)
+		b.store(out, lo, wide)
+	})
+}
+
+// store rounds float32 elements to t's type, from the flat index at.
+func (b *Backend) store(t kernels.Tensor, at int, src []float32) {
+	switch t.DType {
+	case kernels.F32:
+		copy(t.F32s()[at:], src)
+	case kernels.F16:
+		dst := t.F16s()[at:][:len(src)]
+		for i, v := range src {
+			dst[i] = kernels.F32ToF16(v)
+		}
+	case kernels.BF16:
+		dst := t.F16s()[at:][:len(src)]
+		for i, v := range src {
+			dst[i] = kernels.F32ToBF16(v)
+		}
+	default:
+		panic(fmt.Sprintf("cpu: write numbers to %v", t))
+	}
+}
+
+// Add sets out = x + y.
+func (b *Backend) Add(out, x, y kernels.Tensor) {
+	want("Add", "x", x, kernels.F32, out.Rows, out.Cols)
+	want("Add", "y", y, kernels.F32, out.Rows, out.Cols)
+	o, xs, ys := out.F32s(), x.F32s(), y.F32s()
+	b.pool.each(len(o), flat, func(_ *worker, lo, hi int) {
+		o, xs, ys := o[lo:hi], xs[lo:hi], ys[lo:hi]
+		for i := range o {
+			o[i] = xs[i] + ys[i]
+		}
+	})
+}
+
+// Scale sets x = s·x.
+func (b *Backend) Scale(x kernels.Tensor, s float32) {
+	xs := x.F32s()
+	b.pool.each(len(xs), flat, func(_ *worker, lo, hi int) {
+		for i := lo; i < hi; i++ {
+			xs[i] *= s
+		}
+	})
+}
+
+const (
+	geluScale = 0.7978845608028654 // √(2/π)
+	geluCubic = 0.044715
+)
+
+// Gelu sets out = gelu_new(x).
+func (b *Backend) Gelu(out, x kernels.Tensor) {
+	want("Gelu", "out", out, kernels.F32, x.Rows, x.Cols)
+	o, xs := out.F32s(), x.F32s()
+	b.pool.each(len(o), flat/8, func(_ *worker, lo, hi int) {
+		for i := lo; i < hi; i++ {
+			v := float64(xs[i])
+			o[i] = float32(0.5 * v * (1 + math.Tanh(geluScale*(v+geluCubic*v*v*v))))
+		}
+	})
+}
+
+// GeluBackward sets dx = dout·gelu_new'(x).
+func (b *Backend) GeluBackward(dx, dout, x kernels.Tensor) {
+	want("GeluBackward", "dx", dx, kernels.F32, x.Rows, x.Cols)
+	want("GeluBackward", "dout", dout, kernels.F32, x.Rows, x.Cols)
+	dxs, ds, xs := dx.F32s(), dout.F32s(), x.F32s()
+	b.pool.each(len(dxs), flat/8, func(_ *worker, lo, hi int) {
+		for i := lo; i < hi; i++ {
+			v := float64(xs[i])
+			t := math.Tanh(geluScale * (v + geluCubic*v*v*v))
+			slope := 0.5*(1+t) + 0.5*v*(1-t*t)*geluScale*(1+3*geluCubic*v*v)
+			dxs[i] = ds[i] * float32(slope)
+		}
+	})
+}

@@ -1,0 +1,58 @@
+package cpu
+
+import (
+	"math"
+
+	"quartet/kernels"
+)
+
+const ignored = -100
+
+// CrossEntropy sets losses (1,T) = -log softmax(logits)[label] and dlogits (T,V) = scale·(softmax - onehot).
+func (b *Backend) CrossEntropy(losses, dlogits, logits, labels kernels.Tensor, scale float32) {
+	T, V := logits.Rows, logits.Cols
+	want("CrossEntropy", "logits", logits, kernels.F32, T, V)
+	want("CrossEntropy", "losses", losses, kernels.F32, 1, T)
+	want("CrossEntropy", "labels", labels, kernels.I32, 1, T)
+	var ds []float32
+	if !dlogits.IsZero() {
+		want("CrossEntropy", "dlogits", dlogits, kernels.F32, T, V)
+		ds = dlogits.F32s()
+	}
+	ls, xs, want := losses.F32s(), logits.F32s(), labels.I32s()
+	b.pool.each(T, grain(16*V), func(w *worker, lo, hi int) {
+		buffer := w.floats(0, V)
+		for t := lo; t < hi; t++ {
+			row, p := xs[t*V:(t+1)*V], buffer
+			if ds != nil {
+				p = ds[t*V : (t+1)*V]
+			}
+			label := int(want[t])
+			if label == ignored {
+				ls[t] = 0
+				if ds != nil {
+					clear(p)
+				}
+				continue
+			}
+			target, top := row[label], row[0]
+			for _, v := range row {
+				top = max(top, v)
+			}
+			var sum float64
+			for i, v := range row {
+				e := exp32(v - top)
+				p[i] = e
+				sum += float64(e)
+			}
+			ls[t] = float32(math.Log(sum)) - (target - top)
+			if ds != nil {
+				factor := scale / float32(sum)
+				for i := range p {
+					p[i] *= factor
+				}
+				p[label] -= scale
+			}
+		}
+	})
+}

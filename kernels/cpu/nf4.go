@@ -1,0 +1,79 @@
+package cpu
+
+import (
+	"quartet/kernels"
+)
+
+// QuantizeNF4 sets out from x of the same shape: each block is scaled by its absmax and rounded to the nearest of
+// sixteen values, and with double quantisation the absmaxima, less their mean, to the signed 8-bit map. A block of zeros
+// has 0/0 for its weights, which is code 0, as CUDA has it.
+func (b *Backend) QuantizeNF4(out, x kernels.Tensor) {
+	wantNF4("QuantizeNF4", "out", out)
+	wantFloat("QuantizeNF4", "x", x, out.Rows, out.Cols)
+	q, n := out.Quant, x.Len()
+	blocks := q.Absmax.Cols
+	absmax := make([]float32, blocks)
+	b.pool.each(blocks, grain(8*q.BlockSize), func(w *worker, lo, hi int) {
+		buffer := w.floats(0, q.BlockSize)
+		for block := lo; block < hi; block++ {
+			from, to := block*q.BlockSize, min(n, (block+1)*q.BlockSize)
+			values := buffer[:to-from]
+			b.load(values, x, from)
+			absmax[block] = largest(values)
+			scale := 1 / absmax[block]
+			codes := out.Host[from/2 : (to+1)/2]
+			for i := range codes {
+				low := byte(7)
+				if 2*i+1 < len(values) {
+					low = kernels.NF4Code(float32(values[2*i+1] * scale))
+				}
+				codes[i] = kernels.NF4Code(float32(values[2*i]*scale))<<4 | low
+			}
+		}
+	})
+	if q.NestedBlockSize == 0 {
+		copy(q.Absmax.F32s(), absmax)
+		return
+	}
+	var sum float64
+	for _, a := range absmax {
+		sum += float64(a)
+	}
+	q.NestedOffset = float32(sum / float64(max(1, blocks)))
+	nested := q.NestedAbsmax.F32s()
+	for i := range nested {
+		from, to := i*q.NestedBlockSize, min(blocks, (i+1)*q.NestedBlockSize)
+		values := absmax[from:to]
+		for j := range values {
+			values[j] -= q.NestedOffset
+		}
+		nested[i] = largest(values)
+		scale := 1 / nested[i]
+		for j, a := range values {
+			q.Absmax.Host[from+j] = kernels.SignedCode(float32(a * scale))
+		}
+	}
+}
+
+func largest(values []float32) float32 {
+	var top float32
+	for _, v := range values {
+		top = max(top, abs(v))
+	}
+	return top
+}
+
+// DequantizeNF4 sets out from x, rounded first to x.Quant.Round.
+func (b *Backend) DequantizeNF4(out, x kernels.Tensor) {
+	wantNF4("DequantizeNF4", "x", x)
+	wantFloat("DequantizeNF4", "out", out, x.Rows, x.Cols)
+	b.pool.each(x.Len(), flat, func(w *worker, lo, hi int) {
+		if out.DType == kernels.F32 {
+			b.loadNF4(out.F32s()[lo:hi], x, lo)
+			return
+		}
+		wide := w.floats(0, hi-lo)
+		b.loadNF4(wide, x, lo)
+		b.store(out, lo, wide)
+	})
+}
