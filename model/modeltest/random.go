@@ -41,7 +41,7 @@ func Write(dir string, s Shape) error {
 	fill(&s.KVHeads, s.Heads)
 	fill(&s.Positions, 64)
 	if s.Rotary == 0 {
-		s.Rotary = 0.5
+		s.Rotary = 0.6
 	}
 	if s.DType == "" {
 		s.DType = "F16"
