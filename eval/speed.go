@@ -1,0 +1,85 @@
+package eval
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"quartet/model"
+)
+
+// The speed of a variant is the median over speedRuns runs, or over fewer, but three at least, once speedTime is over.
+const (
+	speedRuns   = 7
+	speedTime   = 10 * time.Second
+	speedTokens = 33 // generated in a run
+)
+
+// speed measures the time to the first token and the rates of prefill and decoding, one sequence at a time, on a warm
+// model. Every variant continues the same prompt, the held-out one of median length, by the same number of tokens, and
+// the variants take turns, so that what else the machine does weighs on all alike.
+func (e *evaluation) speed() error {
+	if e.options.SkipSpeed {
+		return nil
+	}
+	prompt := e.typicalPrompt()
+	tokens := min(speedTokens, e.limits.MaxPositions-len(prompt))
+	if prompt == nil || tokens < 2 {
+		e.warn("the speed was not measured: there is no held-out row and no test prompt to measure it with")
+		return nil
+	}
+	first, decode := make([][]float64, len(e.variants)), make([][]float64, len(e.variants))
+	var spent time.Duration
+	for run := range speedRuns + 1 { // the first one warms up
+		if run > 3 && spent > speedTime*time.Duration(len(e.variants)) {
+			break
+		}
+		for i, v := range e.variants {
+			e.hooks.OnProgress(Progress{v.Name, "speed", run, speedRuns + 1})
+			g, err := v.model.Generate(e.ctx, [][]int32{prompt}, model.GenerateOptions{MaxNew: tokens, Batch: 1, Allowed: e.data.Tokenizer.Has})
+			if err != nil {
+				return fmt.Errorf("variant %s: %w", v.Name, err)
+			}
+			if run > 0 {
+				first[i], decode[i] = append(first[i], g[0].First.Seconds()), append(decode[i], g[0].Decode.Seconds())
+				spent += g[0].First + g[0].Decode
+			}
+		}
+	}
+	for i, r := range e.results {
+		ttft := median(first[i])
+		r.TTFTSeconds = Figure(ttft)
+		r.PrefillTokensPerSecond = rate(len(prompt), ttft)
+		r.DecodeTokensPerSecond = rate(tokens-1, median(decode[i]))
+	}
+	return nil
+}
+
+// typicalPrompt is the held-out prompt of median length, or the first test prompt, nil for none.
+func (e *evaluation) typicalPrompt() []int32 {
+	if len(e.rows) > 0 {
+		byLength := slices.Clone(e.rows)
+		slices.SortStableFunc(byLength, func(a, b row) int { return cmp.Compare(a.prompt, b.prompt) })
+		r := byLength[len(byLength)/2]
+		return r.ids[:r.prompt]
+	}
+	if len(e.asked) > 0 {
+		return e.asked[0]
+	}
+	return nil
+}
+
+// rate is tokens a second, unknown where there was nothing to measure.
+func rate(tokens int, seconds float64) Figure {
+	if tokens <= 0 || seconds <= 0 {
+		return Unknown
+	}
+	return Figure(float64(tokens) / seconds)
+}
+
+// median is the middle value, or the mean of the two middle ones.
+func median(values []float64) float64 {
+	v := slices.Sorted(slices.Values(values))
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+}

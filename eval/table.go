@@ -1,0 +1,166 @@
+package eval
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// metric is a row of the table.
+type metric struct {
+	label  string
+	value  func(v VariantResult) Figure
+	format func(f Figure) string
+	better int // -1 where less is better, 1 where more is, 0 where neither is
+}
+
+func decimals(n int) func(Figure) string {
+	return func(f Figure) string { return fmt.Sprintf("%.*f", n, float64(f)) }
+}
+
+func size(f Figure) string { return formatBytes(int64(f)) }
+
+func plain(f Figure) string { return digits(float64(f)) }
+
+func percent(f Figure) string { return fmt.Sprintf("%.1f %%", 100*float64(f)) }
+
+// metrics are the table's rows. Divergence from base is no merit: fine-tuning moves away from it on purpose.
+var metrics = []metric{
+	{"on disk", func(v VariantResult) Figure { return Figure(v.DiskBytes) }, size, -1},
+	{"memory", func(v VariantResult) Figure { return Figure(v.ResidentBytes) }, size, -1},
+	{"load", func(v VariantResult) Figure { return v.LoadSeconds }, formatSeconds, -1},
+	{"first token", func(v VariantResult) Figure { return v.TTFTSeconds }, formatSeconds, -1},
+	{"prefill tok/s", func(v VariantResult) Figure { return v.PrefillTokensPerSecond }, plain, 1},
+	{"decode tok/s", func(v VariantResult) Figure { return v.DecodeTokensPerSecond }, plain, 1},
+	{"NLL / token", func(v VariantResult) Figure { return v.NLLPerToken }, decimals(4), -1},
+	{"perplexity", func(v VariantResult) Figure { return v.Perplexity }, decimals(3), -1},
+	{"exact match", func(v VariantResult) Figure { return v.ExactMatch }, percent, 1},
+	{"ROUGE-L", func(v VariantResult) Figure { return v.RougeL }, decimals(3), 1},
+	{"KL to base", func(v VariantResult) Figure { return v.KLToBase }, decimals(4), 0},
+}
+
+// cell is one figure of the table as text.
+type cell struct {
+	text string
+	best bool // of its row, and not all of the row are equal
+}
+
+const unknown = "–"
+
+// cells is the table: a row for each metric, a column for each variant. Values that read the same are equally good.
+func (r *Results) cells() [][]cell {
+	var table [][]cell
+	for _, m := range metrics {
+		row := make([]cell, len(r.Variants))
+		best := Unknown
+		known := 0
+		for i, v := range r.Variants {
+			row[i].text = unknown
+			f := m.value(v)
+			if v.Missing != "" || !f.Known() {
+				continue
+			}
+			known++
+			row[i].text = m.format(f)
+			if !best.Known() || float64(m.better)*float64(f-best) > 0 {
+				best = f
+			}
+		}
+		equal := 0
+		for i := range row {
+			if known > 0 && row[i].text == m.format(best) {
+				equal++
+				row[i].best = m.better != 0
+			}
+		}
+		for i := range row {
+			row[i].best = row[i].best && equal < known
+		}
+		table = append(table, row)
+	}
+	return table
+}
+
+// Table is the variants' figures for a terminal of a width in columns: a row for each metric and a column for each
+// variant, or where that is too wide a block for each variant. The best of a row is marked with an asterisk, and in
+// color with bold green too.
+func (r *Results) Table(width int, color bool) string {
+	table := r.cells()
+	labels := 0
+	for _, m := range metrics {
+		labels = max(labels, columns(m.label))
+	}
+	wide, all := make([]int, len(r.Variants)), labels
+	for i, v := range r.Variants {
+		wide[i] = columns(oneLine(v.Name))
+		for _, row := range table {
+			wide[i] = max(wide[i], columns(row[i].text))
+		}
+		all += 2 + wide[i] + 2 // the mark takes two
+	}
+	var out strings.Builder
+	line := func(text string) { out.WriteString(strings.TrimRight(text, " ") + "\n") }
+	if all <= width {
+		header := pad("", labels)
+		for i, v := range r.Variants {
+			header += "  " + padLeft(oneLine(v.Name), wide[i]) + "  "
+		}
+		line(header)
+		line(strings.Repeat("─", all))
+		for n, m := range metrics {
+			text := pad(m.label, labels)
+			for i, c := range table[n] {
+				text += "  " + marked(padLeft(c.text, wide[i]), c.best, color)
+			}
+			line(text)
+		}
+	} else {
+		for i, v := range r.Variants {
+			if i > 0 {
+				line("")
+			}
+			line(oneLine(v.Name))
+			for n, m := range metrics {
+				c := table[n][i]
+				line("  " + pad(m.label, labels) + "  " + marked(padLeft(c.text, wide[i]), c.best, color))
+			}
+		}
+	}
+	for _, note := range r.notes(table) {
+		for _, l := range wrap(note, max(width, 20)) {
+			line(l)
+		}
+	}
+	return out.String()
+}
+
+// marked is a padded figure with its mark, or the space of one.
+func marked(text string, best, color bool) string {
+	switch {
+	case !best:
+		return text + "  "
+	case color:
+		return "\x1b[1;32m" + text + "\x1b[0m *"
+	}
+	return text + " *"
+}
+
+// notes are the lines under the table: what its marks mean, what a size includes and which variants are missing.
+func (r *Results) notes(table [][]cell) []string {
+	var notes []string
+	if slices.ContainsFunc(table, func(row []cell) bool { return slices.ContainsFunc(row, func(c cell) bool { return c.best }) }) {
+		notes = append(notes, "* best of the row")
+	}
+	if r.HeldOut.Rows > 0 {
+		notes = append(notes, fmt.Sprintf("quality on %d held-out rows (%d tokens of reference answers)", r.HeldOut.Rows, r.HeldOut.ResponseTokens))
+	}
+	for _, v := range r.Variants {
+		if v.AdapterBytes > 0 {
+			notes = append(notes, fmt.Sprintf("%s needs its base: the adapter alone is %s on disk", oneLine(v.Name), formatBytes(v.AdapterBytes)))
+		}
+		if v.Missing != "" {
+			notes = append(notes, fmt.Sprintf("%s is missing: %s", oneLine(v.Name), oneLine(v.Missing)))
+		}
+	}
+	return notes
+}
