@@ -79,11 +79,11 @@ func (c *Config) checkPrompt(r rules) {
 	r.that("prompt.template", strings.Count(p.Template, "{instruction}") == 1, "a text with {instruction} in it once, and {context} where the context goes")
 	r.that("prompt.template", strings.Count(p.Template, "{context}") <= 1, "a text with {context} in it once at most")
 	for _, name := range placeholder.FindAllString(p.Template, -1) {
-		r.that("prompt.template", name == "{instruction}" || name == "{context}", "the placeholders {instruction} and {context} only; the response follows the template")
+		r.that("prompt.template", name == "{instruction}" || name == "{context}", "the placeholders {instruction} and {context} only, not "+name+"; the response follows the template")
 	}
 	r.that("prompt.context", strings.Count(p.Context, "{context}") == 1, "a text with {context} in it once")
 	for _, name := range placeholder.FindAllString(p.Context, -1) {
-		r.that("prompt.context", name == "{context}", "the placeholder {context} only")
+		r.that("prompt.context", name == "{context}", "the placeholder {context} only, not "+name)
 	}
 }
 
@@ -131,10 +131,10 @@ func (c *Config) checkPaths(workspace string, r rules) {
 			return
 		}
 	}
-	state := resolve(workspace, ".quartet")
+	state, file := resolve(workspace, ".quartet"), resolve(workspace, "config.toml")
 	for i, w := range written {
 		at := resolve(workspace, w.path)
-		r.that(w.key, !holds(at, state) && !holds(state, at), "a folder that does not hold the workspace or lie in its .quartet folder")
+		r.that(w.key, !holds(at, state) && !holds(state, at) && at != file, "a folder that is not the workspace, above it, its config.toml or in its .quartet")
 		for _, other := range written[:i] {
 			there := resolve(workspace, other.path)
 			r.apart(w.key, other.key, at, there)

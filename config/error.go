@@ -23,6 +23,13 @@ type Error struct {
 // shownColumns is how much of a long line an Error shows.
 const shownColumns = 100
 
+// How much of a name, a value and the library's message an Error shows, in characters.
+const (
+	nameLimit    = 200
+	valueLimit   = 60
+	messageLimit = 200
+)
+
 // Error is the whole message, over several lines and without a final newline.
 func (e *Error) Error() string {
 	var b strings.Builder
@@ -88,11 +95,11 @@ func printable(r rune) string {
 	return string(r)
 }
 
-// shown is a piece of the file as it is safe to print on one line, cut where it is long.
-func shown(text string) string {
+// shown is a text from outside as it is safe to print on one line, cut after so many characters.
+func shown(text string, limit int) string {
 	var b strings.Builder
 	for i, r := range []rune(text) {
-		if i == 60 {
+		if i == limit {
 			b.WriteString("…")
 			break
 		}

@@ -45,13 +45,17 @@ func fieldNamed(v reflect.Value, name string) (reflect.Value, bool) {
 // unknown is the problem of a key that does not exist in its table, with the key that was probably meant.
 func unknown(path []string, table reflect.Type) problem {
 	key := toml.Key(path).String()
-	p := problem{key: key, atKey: true, text: "there is no key " + shown(key)}
+	p := problem{key: key, atKey: true, text: "there is no key " + shown(key, valueLimit)}
 	if meant := meant(path, table); meant != "" {
 		p.text += "; did you mean " + meant + "?"
 	}
 	var names []string
 	for i := range table.NumField() {
-		names = append(names, table.Field(i).Tag.Get("toml"))
+		name := table.Field(i).Tag.Get("toml")
+		if table.Field(i).Type.Kind() == reflect.Struct {
+			name = "[" + name + "]"
+		}
+		names = append(names, name)
 	}
 	p.allowed = strings.Join(names, ", ")
 	if len(path) > 1 {
@@ -76,7 +80,7 @@ func meant(path []string, table reflect.Type) string {
 	}
 	all := Default().fields()
 	for _, same := range []func(field) bool{
-		func(f field) bool { return f.python == name },
+		func(f field) bool { return name != "" && f.python == name },
 		func(f field) bool { return f.key[strings.LastIndexByte(f.key, '.')+1:] == name },
 	} {
 		if i := slices.IndexFunc(all, same); i >= 0 {

@@ -32,18 +32,18 @@ type problem struct {
 func Load(path string) (*Config, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("open %s: there is no configuration here; copy the project's config.toml, or name another workspace: %w", shown(path), fs.ErrNotExist)
+		return nil, fmt.Errorf("open %s: there is no configuration here; copy the project's config.toml, or name another workspace: %w", shown(path, nameLimit), fs.ErrNotExist)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", shown(path), unwrapPath(err))
+		return nil, fmt.Errorf("open %s: %w", shown(path, nameLimit), unwrapPath(err))
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", shown(path), unwrapPath(err))
+		return nil, fmt.Errorf("read %s: %w", shown(path, nameLimit), unwrapPath(err))
 	}
 	if len(data) > maxBytes {
-		return nil, fmt.Errorf("read %s: the file is larger than %d KiB; is it a configuration?", shown(path), maxBytes>>10)
+		return nil, fmt.Errorf("read %s: the file is larger than %d KiB; is it a configuration?", shown(path, nameLimit), maxBytes>>10)
 	}
 	return Parse(path, data)
 }
@@ -77,7 +77,7 @@ func Parse(name string, data []byte) (*Config, error) {
 	if len(d.problems) == 0 {
 		workspace, err := filepath.Abs(filepath.Dir(name))
 		if err != nil {
-			return nil, fmt.Errorf("find the folder of %s: %w", shown(name), err)
+			return nil, fmt.Errorf("find the folder of %s: %w", shown(name, nameLimit), err)
 		}
 		c.check(workspace, d.report)
 	}
@@ -103,10 +103,10 @@ func invalidUTF8(text string) int {
 func syntaxError(name, text string, err error) error {
 	var parse toml.ParseError
 	if !errors.As(err, &parse) {
-		return fmt.Errorf("parse %s: %w", shown(name), err)
+		return fmt.Errorf("parse %s: %w", shown(name, nameLimit), err)
 	}
 	start := parse.Position.Start
-	return errorAt(name, text, span{start, start + parse.Position.Len}, problem{text: shown(parse.Message)})
+	return errorAt(name, text, span{start, start + parse.Position.Len}, problem{text: shown(parse.Message, messageLimit)})
 }
 
 // decoder fills a Config from the decoded file and gathers what is wrong.
@@ -196,7 +196,7 @@ func (d *decoder) value(key string, value any, into reflect.Value) {
 func (d *decoder) report(allowed string, keys ...string) {
 	key := slices.MaxFunc(keys, func(a, b string) int { return d.places[a].value.start - d.places[b].value.start })
 	at := d.places[key].value
-	d.problems = append(d.problems, problem{key: key, text: key + " cannot be " + shown(d.text[at.start:at.end]), allowed: allowed})
+	d.problems = append(d.problems, problem{key: key, text: key + " cannot be " + shown(d.text[at.start:at.end], valueLimit), allowed: allowed})
 }
 
 func (d *decoder) mistyped(key string, value any, allowed string) {
