@@ -26,7 +26,7 @@ func TestComparisonText(t *testing.T) {
 func TestComparisonKeepsItsWidth(t *testing.T) {
 	for width := -1; width < 160; width++ {
 		for l := range strings.Lines(comparison().Text(width, false)) {
-			if n := columns(strings.TrimRight(l, "\n")); n > max(width, 45) {
+			if n := columns(strings.TrimRight(l, "\n")); n > max(width, 22) {
 				t.Fatalf("at %d columns a line takes %d: %q", width, n, l)
 			}
 		}

@@ -37,7 +37,9 @@ func (c Comparison) Text(width int, color bool) string {
 				line("  " + l)
 			}
 			if timings := a.timings(); len(timings) > 0 {
-				line(style("2", "  "+strings.Join(timings, " · ")))
+				for _, l := range wrap(strings.Join(timings, " · "), max(width-2, 20)) {
+					line("  " + style("2", l))
+				}
 			}
 		}
 		return out.String()

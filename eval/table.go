@@ -90,13 +90,13 @@ func (r *Results) Table(width int, color bool) string {
 	for _, m := range metrics {
 		labels = max(labels, columns(m.label))
 	}
-	wide, all := make([]int, len(r.Variants)), labels
+	wide, widest, all := make([]int, len(r.Variants)), 0, labels
 	for i, v := range r.Variants {
 		wide[i] = columns(oneLine(v.Name))
 		for _, row := range table {
 			wide[i] = max(wide[i], columns(row[i].text))
 		}
-		all += 2 + wide[i] + 2 // the mark takes two
+		widest, all = max(widest, wide[i]), all+2+wide[i]+2 // the mark takes two
 	}
 	var out strings.Builder
 	line := func(text string) { out.WriteString(strings.TrimRight(text, " ") + "\n") }
@@ -122,7 +122,7 @@ func (r *Results) Table(width int, color bool) string {
 			line(oneLine(v.Name))
 			for n, m := range metrics {
 				c := table[n][i]
-				line("  " + pad(m.label, labels) + "  " + marked(padLeft(c.text, wide[i]), c.best, color))
+				line("  " + pad(m.label, labels) + "  " + marked(padLeft(c.text, widest), c.best, color))
 			}
 		}
 	}
