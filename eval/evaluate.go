@@ -31,9 +31,9 @@ type Options struct {
 
 // Progress is how far a phase of the evaluation is. Done counts up to Total.
 type Progress struct {
-	Variant     string // "" where all variants are worked on in turn
-	Phase       string // "load", "speed", "likelihood" or "answers"
-	Done, Total int
+	Variant     string // the one at work
+	Phase       string // "load", "speed" and "likelihood", where the variants take turns and count together, or "answers"
+	Done, Total int    // variants, runs, rows, answers
 }
 
 // Hooks are told how the evaluation goes, on its goroutine. Each may be nil.

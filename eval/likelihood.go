@@ -104,10 +104,12 @@ func (e *evaluation) likelihood() error {
 				if i == e.base() {
 					reference, logits = logits, reference // compareLogits made them log-probabilities
 				}
+				if to == len(g.positions) {
+					done += len(g.batch.Offsets) - 1
+					e.hooks.OnProgress(Progress{e.variants[i].Name, "likelihood", done, len(e.rows) * len(e.variants)})
+				}
 			}
 		}
-		done += len(g.batch.Offsets) - 1
-		e.hooks.OnProgress(Progress{"", "likelihood", done, len(e.rows)})
 	}
 
 	for i, r := range e.results {

@@ -36,7 +36,6 @@ func (e *evaluation) speed() error {
 			break
 		}
 		for i, v := range e.variants {
-			e.hooks.OnProgress(Progress{v.Name, "speed", run, speedRuns + 1})
 			g, err := v.model.Generate(e.ctx, [][]int32{prompt}, model.GenerateOptions{MaxNew: tokens, Batch: 1, Allowed: e.data.Tokenizer.Has})
 			if err != nil {
 				return fmt.Errorf("variant %s: %w", v.Name, err)
@@ -45,6 +44,7 @@ func (e *evaluation) speed() error {
 				first[i], decode[i] = append(first[i], g[0].First.Seconds()), append(decode[i], g[0].Decode.Seconds())
 				spent += g[0].First + g[0].Decode
 			}
+			e.hooks.OnProgress(Progress{v.Name, "speed", run*len(e.variants) + i + 1, (speedRuns + 1) * len(e.variants)})
 		}
 	}
 	for i, r := range e.results {
