@@ -120,7 +120,7 @@ var fileTypes = map[kernels.DType]safetensors.DType{kernels.F32: safetensors.F32
 func (r *run) save() error {
 	path := filepath.Join(r.h.Checkpoint, CheckpointFile)
 	if err := os.MkdirAll(r.h.Checkpoint, 0o777); err != nil {
-		return fmt.Errorf("save checkpoint: %w", err)
+		return fmt.Errorf("save checkpoint of step %d: %w", r.Step, err)
 	}
 	c := checkpoint{Version: checkpointVersion, Identity: r.identity(), Position: r.position}
 	c.Plan.MaxPackedTokens = r.limit
@@ -154,6 +154,13 @@ func (r *run) resume() error {
 		return nil
 	}
 	path := filepath.Join(r.h.Checkpoint, CheckpointFile)
+	torn, err := filepath.Glob(filepath.Join(r.h.Checkpoint, "."+CheckpointFile+".*.tmp"))
+	if err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	for _, path := range torn { // a save that was killed
+		os.Remove(path)
+	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -56,10 +56,10 @@ func Run(ctx context.Context, m *model.Model, data []dataset.Example, o Options,
 	}
 	for r.Step < r.steps {
 		s, err := r.step(ctx)
-		if cancelled := ctx.Err(); cancelled != nil && errors.Is(err, cancelled) {
-			return r.result, r.cancel(cancelled)
-		}
 		if err != nil {
+			if cause := ctx.Err(); cause != nil && errors.Is(err, cause) {
+				return r.result, r.cancel(cause)
+			}
 			return r.result, fmt.Errorf("training step %d of %d: %w", r.Step+1, r.steps, err)
 		}
 		r.Step++
