@@ -589,14 +589,14 @@ config.toml:1:1: files cannot contain NULL bytes; probably using UTF-16; TOML fi
     1 | \x00a
       | ^^^^`},
 		{`a = [[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]`, `
-config.toml:1:21: keys, lists and tables are nested too deeply
+config.toml:1:13: a key is too long, or nested too deeply
     1 | a = [[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]
-      |                     ^
+      |             ^
 allowed: tables of plain keys, as in config.toml`},
 		{`a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q.r.s.t = 1`, `
-config.toml:1:33: keys, lists and tables are nested too deeply
+config.toml:1:17: a key is too long, or nested too deeply
     1 | a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q.r.s.t = 1
-      |                                 ^
+      |                 ^
 allowed: tables of plain keys, as in config.toml`},
 	})
 }

@@ -62,9 +62,9 @@ func Parse(name string, data []byte) (*Config, error) {
 	if i := invalidUTF8(text); i >= 0 {
 		return nil, errorAt(name, text, span{i, i + 1}, problem{text: "the file is not UTF-8 text", allowed: "a TOML file, saved as UTF-8"})
 	}
-	places, tooDeep := locate(text)
-	if tooDeep != nil {
-		return nil, errorAt(name, text, *tooDeep, problem{text: "keys, lists and tables are nested too deeply", allowed: "tables of plain keys, as in config.toml"})
+	places, refused := locate(text)
+	if refused != nil {
+		return nil, errorAt(name, text, *refused, problem{text: "a key is too long, or nested too deeply", allowed: "tables of plain keys, as in config.toml"})
 	}
 	var tree map[string]any
 	if _, err := toml.Decode(text, &tree); err != nil {

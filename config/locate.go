@@ -6,8 +6,12 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// maxDepth bounds how deeply arrays, inline tables and dotted keys may nest. The configuration needs two levels.
-const maxDepth = 16
+// maxDepth bounds how deeply arrays, inline tables and dotted keys may nest, and maxKey the bytes of a key, so that the memory
+// for a hostile file stays in proportion to it. The configuration needs two levels and 27 bytes.
+const (
+	maxDepth = 8
+	maxKey   = 64
+)
 
 // span is a piece of the file, in bytes.
 type span struct{ start, end int }
@@ -21,14 +25,14 @@ type locator struct {
 	text    string
 	at      int
 	places  map[string]place // by toml.Key.String(), array elements with "[i]" appended
-	tooDeep *span            // the first thing nested beyond maxDepth
+	refused *span            // the first thing beyond maxDepth or maxKey
 }
 
-// locate is the place of every key of the file, and what is nested too deeply to be read, nil where nothing is.
+// locate is the place of every key of the file, and what is nested too deeply or too long to be read, nil where nothing is.
 func locate(text string) (map[string]place, *span) {
 	l := &locator{text: text, places: map[string]place{}}
 	var table []string
-	for l.blank(); l.at < len(text) && l.tooDeep == nil; l.blank() {
+	for l.blank(); l.at < len(text) && l.refused == nil; l.blank() {
 		if text[l.at] == '[' {
 			l.at++
 			l.skip('[')
@@ -40,7 +44,7 @@ func locate(text string) (map[string]place, *span) {
 			l.at++
 		}
 	}
-	return l.places, l.tooDeep
+	return l.places, l.refused
 }
 
 // header reads the name of a table up to its bracket.
@@ -60,7 +64,7 @@ func (l *locator) pair(table []string, depth int) bool {
 		l.refuse(l.at)
 	}
 	l.space()
-	if l.tooDeep != nil || len(parts) == 0 || !l.skip('=') {
+	if l.refused != nil || len(parts) == 0 || !l.skip('=') {
 		return false
 	}
 	l.space()
@@ -105,7 +109,7 @@ func (l *locator) key() (parts []string, spans []span) {
 			}
 		}
 		parts, spans = append(parts, part), append(spans, span{start, l.at})
-		if len(parts) > maxDepth {
+		if len(parts) > maxDepth || l.at-start > maxKey {
 			l.refuse(start)
 			return parts, spans
 		}
@@ -132,7 +136,7 @@ func (l *locator) value(path []string, name string, depth int) span {
 		}
 		l.at++
 		end := c + 2 // ']' or '}'
-		for i := 0; l.tooDeep == nil; i++ {
+		for i := 0; l.refused == nil; i++ {
 			l.blank()
 			if l.at >= len(l.text) || l.skip(end) {
 				break
@@ -228,8 +232,8 @@ func (l *locator) skip(c byte) bool {
 }
 
 func (l *locator) refuse(at int) {
-	if l.tooDeep == nil {
-		l.tooDeep = &span{at, at + 1}
+	if l.refused == nil {
+		l.refused = &span{at, at + 1}
 	}
 }
 
