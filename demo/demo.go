@@ -18,11 +18,6 @@ var files embed.FS
 // model is the folder of the model in files.
 const model = "tiny-phi"
 
-// ConfigFile is the text of the demo's config.toml.
-//
-//go:embed config.toml
-var ConfigFile []byte
-
 // Model is the tiny Phi as a Hugging Face folder: config.json, generation_config.json, model.safetensors (fp16),
 // tokenizer.json and tokenizer_config.json.
 func Model() fs.FS {
