@@ -1,0 +1,129 @@
+// Package dataset is what a model is trained on and tested with: rows in Dolly's schema, their seeded split, the prompt
+// template, and the token ids and labels that become of them.
+package dataset
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"unicode/utf8"
+)
+
+// Row is one instruction with its answer, in the schema of databricks-dolly-15k.
+type Row struct {
+	Instruction string `json:"instruction"`
+	Context     string `json:"context"`
+	Response    string `json:"response"`
+	Category    string `json:"category"`
+}
+
+// maxLine bounds a row's line in bytes.
+const maxLine = 16 << 20
+
+// ReadJSONL reads rows, one JSON object a line. Blank lines and unknown keys are skipped; errors name file and line.
+func ReadJSONL(path string) ([]Row, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the dataset: %w", err)
+	}
+	defer f.Close()
+	return readRows(path, f)
+}
+
+func readRows(name string, r io.Reader) ([]Row, error) {
+	var rows []Row
+	s := bufio.NewScanner(r)
+	s.Buffer(make([]byte, 0, 64<<10), maxLine)
+	n := 1
+	for ; s.Scan(); n++ {
+		line := bytes.TrimSpace(s.Bytes())
+		if n == 1 {
+			line = bytes.TrimPrefix(line, []byte("\ufeff"))
+		}
+		if len(line) == 0 {
+			continue
+		}
+		row, err := parseRow(line)
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", name, n, err)
+		}
+		rows = append(rows, row)
+	}
+	if errors.Is(s.Err(), bufio.ErrTooLong) {
+		return nil, fmt.Errorf("%s:%d: the line is longer than %d MiB", name, n, maxLine>>20)
+	}
+	if s.Err() != nil {
+		return nil, fmt.Errorf("read %s: %w", name, s.Err())
+	}
+	if len(rows) == 0 {
+		return nil, fmt.Errorf("%s holds no rows; it needs one JSON object a line with instruction and response", name)
+	}
+	return rows, nil
+}
+
+func parseRow(line []byte) (Row, error) {
+	if !utf8.Valid(line) {
+		return Row{}, errors.New("the line is not valid UTF-8")
+	}
+	var f struct {
+		Instruction, Context, Response, Category *string
+	}
+	if err := json.Unmarshal(line, &f); err != nil {
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) && wrong.Field != "" {
+			return Row{}, fmt.Errorf("%s is a JSON %s, not a string", strings.ToLower(wrong.Field), wrong.Value)
+		}
+		return Row{}, fmt.Errorf("the line is not a JSON object: %w", err)
+	}
+	text := func(s *string) string {
+		if s == nil {
+			return ""
+		}
+		return *s
+	}
+	row := Row{text(f.Instruction), text(f.Context), text(f.Response), text(f.Category)}
+	switch {
+	case strings.TrimSpace(row.Instruction) == "":
+		return Row{}, errors.New("instruction is missing or empty")
+	case strings.TrimSpace(row.Response) == "":
+		return Row{}, errors.New("response is missing or empty: there is nothing to learn from the row")
+	}
+	return row, nil
+}
+
+// Split draws heldOut rows and then train rows (0: all that are left) with a seed. The two share no row, not even one that
+// occurs twice: all copies of a row lie on one side.
+func Split(rows []Row, train, heldOut int, seed uint64) (trainRows, heldOutRows []Row, err error) {
+	copies := map[Row][]int{}
+	var distinct []Row
+	for i, r := range rows {
+		if copies[r] == nil {
+			distinct = append(distinct, r)
+		}
+		copies[r] = append(copies[r], i)
+	}
+	order := rand.New(rand.NewPCG(seed, 0x5711)).Perm(len(distinct))
+	for _, i := range order {
+		r := distinct[i]
+		switch {
+		case len(heldOutRows) < heldOut:
+			heldOutRows = append(heldOutRows, r)
+		case train == 0 || len(trainRows) < train:
+			for range copies[r] {
+				if train == 0 || len(trainRows) < train {
+					trainRows = append(trainRows, r)
+				}
+			}
+		}
+	}
+	if len(heldOutRows) < heldOut || len(trainRows) < max(train, 1) {
+		return nil, nil, fmt.Errorf("the dataset has %d rows, %d of them distinct: too few for %d to train on and %d held out; lower num_samples or held_out", len(rows), len(distinct), max(train, 1), heldOut)
+	}
+	return trainRows, heldOutRows, nil
+}
