@@ -148,12 +148,34 @@ func (r *run) save() error {
 	return nil
 }
 
+// openCheckpoint opens the checkpoint in a folder; the file is nil where there is none.
+func openCheckpoint(dir string) (*safetensors.File, checkpoint, error) {
+	path := filepath.Join(dir, CheckpointFile)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, checkpoint{}, nil
+	}
+	f, err := safetensors.Open(path)
+	if err != nil {
+		return nil, checkpoint{}, fmt.Errorf("%w; delete the file to start anew", err)
+	}
+	var c checkpoint
+	if err = json.Unmarshal([]byte(f.Metadata[metadataKey]), &c); err != nil {
+		err = errors.New("it is no checkpoint of a training run")
+	} else if c.Version != checkpointVersion {
+		err = fmt.Errorf("its version is %d, not %d", c.Version, checkpointVersion)
+	}
+	if err != nil {
+		f.Close()
+		return nil, checkpoint{}, fmt.Errorf("%s: %w; delete the file to start anew", path, err)
+	}
+	return f, c, nil
+}
+
 // resume takes up the checkpoint in the folder, if there is one.
 func (r *run) resume() error {
 	if r.h.Checkpoint == "" {
 		return nil
 	}
-	path := filepath.Join(r.h.Checkpoint, CheckpointFile)
 	torn, err := filepath.Glob(filepath.Join(r.h.Checkpoint, "."+CheckpointFile+".*.tmp"))
 	if err != nil {
 		return fmt.Errorf("resume: %w", err)
@@ -161,28 +183,21 @@ func (r *run) resume() error {
 	for _, path := range torn { // a save that was killed
 		os.Remove(path)
 	}
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+	f, c, err := openCheckpoint(r.h.Checkpoint)
+	if err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	if f == nil {
 		return nil
 	}
-	f, err := safetensors.Open(path)
-	if err != nil {
-		return fmt.Errorf("resume: %w; delete the file to start anew", err)
-	}
 	defer f.Close()
-	if err := r.restore(f); err != nil {
-		return fmt.Errorf("resume from %s: %w; delete the file to start anew", path, err)
+	if err := r.restore(f, c); err != nil {
+		return fmt.Errorf("resume: %s: %w; delete the file to start anew", filepath.Join(r.h.Checkpoint, CheckpointFile), err)
 	}
 	return nil
 }
 
-func (r *run) restore(f *safetensors.File) error {
-	var c checkpoint
-	if err := json.Unmarshal([]byte(f.Metadata[metadataKey]), &c); err != nil {
-		return errors.New("this is no checkpoint of a training run")
-	}
-	if c.Version != checkpointVersion {
-		return fmt.Errorf("its version is %d, not %d", c.Version, checkpointVersion)
-	}
+func (r *run) restore(f *safetensors.File, c checkpoint) error {
 	now := r.identity()
 	if len(c.Identity) != len(now) {
 		return ErrOtherRun

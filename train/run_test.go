@@ -483,6 +483,12 @@ func TestCheckpointsOfOtherRunsAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if step, err := CheckpointStep(dir); step != 2 || err != nil {
+		t.Errorf("the checkpoint is of step %d, %v; want 2", step, err)
+	}
+	if step, err := CheckpointStep(t.TempDir()); step != 0 || err != nil {
+		t.Errorf("an empty folder has a checkpoint of step %d, %v", step, err)
+	}
 	for name, c := range map[string]struct {
 		change func(data []dataset.Example, o *Options)
 		file   []byte
