@@ -14,39 +14,48 @@ import (
 
 // writeFile makes the file at path with what fill writes, or leaves path as it was. The size is reserved beforehand, so
 // that a full disk is known before the work is done.
-func writeFile(path string, size int64, fill func(io.Writer) error) (err error) {
+func writeFile(path string, size int64, fill func(io.Writer) error) error {
 	temp := filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%08x.tmp", filepath.Base(path), rand.Uint32()))
 	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, obstacle(err, size))
 	}
-	defer func() {
-		if err != nil {
-			file.Close()
-			os.Remove(temp)
-			err = fmt.Errorf("write %s: %w", path, obstacle(err, size))
-		}
-	}()
-	if err := reserve(file, size); err != nil {
-		return err
-	}
-	w := bufio.NewWriterSize(file, 1<<20)
-	if err := fill(w); err != nil {
-		return err
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	if err := file.Sync(); err != nil {
-		return err
-	}
-	if err := file.Close(); err != nil {
-		return err
+	if err := fillFile(file, size, fill); err != nil {
+		file.Close()
+		os.Remove(temp)
+		return fmt.Errorf("write %s: %w", path, err)
 	}
 	if err := os.Rename(temp, path); err != nil {
-		return err
+		os.Remove(temp)
+		return fmt.Errorf("write %s: %w", path, obstacle(err, size))
 	}
-	return syncFolder(filepath.Dir(path))
+	if err := syncFolder(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("write %s: %w", path, obstacle(err, size))
+	}
+	return nil
+}
+
+// fillFile reserves the file's size, lets fill write it, and syncs and closes it.
+func fillFile(file *os.File, size int64, fill func(io.Writer) error) error {
+	if err := reserve(file, size); err != nil {
+		return obstacle(err, size)
+	}
+	w := bufio.NewWriterSize(file, 1<<20)
+	filled := fill(w)
+	// An error of the disk sticks to w, and so is told from one of the data's source.
+	if err := w.Flush(); err != nil {
+		return obstacle(err, size)
+	}
+	if filled != nil {
+		return filled
+	}
+	if err := file.Sync(); err != nil {
+		return obstacle(err, size)
+	}
+	if err := file.Close(); err != nil {
+		return obstacle(err, size)
+	}
+	return nil
 }
 
 // reserve takes size bytes of the disk for file, where the file system can do that.
@@ -72,7 +81,7 @@ func syncFolder(dir string) error {
 	return nil
 }
 
-// obstacle says what to do about an error of the file system, without its path; other errors stay as they are.
+// obstacle says, without the path, what an error of the file system means and what to do about it.
 func obstacle(err error, size int64) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
@@ -90,8 +99,6 @@ func obstacle(err error, size int64) error {
 		err = operation.Err
 	} else if errors.As(err, &rename) {
 		err = rename.Err
-	} else {
-		return err
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

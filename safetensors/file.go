@@ -76,7 +76,7 @@ func reason(err error, what string) error {
 	if p := (*fs.PathError)(nil); errors.As(err, &p) {
 		err = p.Err
 	}
-	return fmt.Errorf("%s cannot be read: %w; check the disk", what, err)
+	return fmt.Errorf("%s cannot be read: %w; check the path and the disk", what, err)
 }
 
 // Tensors lists the tensors in file order. The slice belongs to the File.

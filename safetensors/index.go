@@ -3,7 +3,9 @@ package safetensors
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -51,7 +53,8 @@ func parseIndex(data []byte) (map[string]string, error) {
 	if len(weightMap) == 0 {
 		return nil, errors.New("index has no weight_map")
 	}
-	for name, shard := range weightMap {
+	for _, name := range slices.Sorted(maps.Keys(weightMap)) {
+		shard := weightMap[name]
 		if err := checkShardName(shard); err != nil {
 			return nil, fmt.Errorf("index places tensor %s in %s, %w", quote(name), quote(shard), err)
 		}

@@ -125,7 +125,7 @@ func (s *scanner) list(open, close byte, item func() error) error {
 	}
 }
 
-// object reads an object, calling field after each key and its colon. A key is only valid during the call.
+// object reads an object, calling field after each key and its colon.
 func (s *scanner) object(field func(key []byte) error) error {
 	return s.list('{', '}', func() error {
 		key, err := s.text()
@@ -145,10 +145,10 @@ func (s *scanner) array(item func() error) error { return s.list('[', ']', item)
 func (s *scanner) stringMap() (map[string]string, error) {
 	m := map[string]string{}
 	err := s.object(func(key []byte) error {
-		if _, twice := m[string(key)]; twice {
-			return s.fail("key %s appears twice", quote(string(key)))
-		}
 		name := string(key)
+		if _, twice := m[name]; twice {
+			return s.fail("key %s appears twice", quote(name))
+		}
 		value, err := s.text()
 		m[name] = string(value)
 		return err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // ptMetadata is what transformers demands of a file's metadata.
@@ -52,12 +53,14 @@ func WriteFolder(dir string, entries []Entry, shardBytes int64) error {
 
 // holdsNone refuses a folder that holds weights: the old would hide the new or mix with them.
 func holdsNone(dir string) error {
-	old, err := filepath.Glob(filepath.Join(dir, "model*.safetensors*"))
+	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return err
+		return reason(err, "folder")
 	}
-	if len(old) > 0 {
-		return fmt.Errorf("folder already holds %s; choose an empty folder", filepath.Base(old[0]))
+	for _, e := range entries {
+		if name := e.Name(); strings.HasPrefix(name, "model") && strings.Contains(name, ".safetensors") {
+			return fmt.Errorf("folder already holds %s; choose an empty folder", quote(name))
+		}
 	}
 	return nil
 }

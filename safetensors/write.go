@@ -3,7 +3,6 @@ package safetensors
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -70,6 +69,9 @@ func encodeHeader(metadata map[string]string, entries []Entry) (header []byte, s
 			if i > 0 {
 				out.WriteByte(',')
 			}
+			if !utf8.ValidString(key) || !utf8.ValidString(metadata[key]) {
+				return nil, 0, fmt.Errorf("metadata %s is not valid UTF-8; encode it", quote(key))
+			}
 			writeString(out, key)
 			out.WriteByte(':')
 			writeString(out, metadata[key])
@@ -111,10 +113,20 @@ func shapeJSON(shape []int) string {
 
 // writeString writes s as the reference implementation does, which escapes no more than JSON demands.
 func writeString(out *bytes.Buffer, s string) {
-	enc := json.NewEncoder(out)
-	enc.SetEscapeHTML(false)
-	enc.Encode(s)
-	out.Truncate(out.Len() - 1)
+	const short = "\"\"\\\\\bb\tt\nn\ff\rr" // each character with the letter of its escape
+	out.WriteByte('"')
+	for i := range len(s) {
+		c := s[i]
+		if c >= ' ' && c != '"' && c != '\\' {
+			out.WriteByte(c)
+		} else if j := strings.IndexByte(short, c); j >= 0 {
+			out.WriteByte('\\')
+			out.WriteByte(short[j+1])
+		} else {
+			fmt.Fprintf(out, `\u%04x`, c)
+		}
+	}
+	out.WriteByte('"')
 }
 
 // check is the size of the entry's data in bytes, or why Open would refuse it.
