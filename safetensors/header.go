@@ -17,6 +17,9 @@ const maxHeader = 100_000_000
 // metadataKey is the one header key that names no tensor.
 const metadataKey = "__metadata__"
 
+// maxMetadata bounds the metadata's keys, because a map takes far more memory than its text.
+const maxMetadata = 10_000
+
 // minEntry is the length of the shortest tensor entry; it bounds how many a header can hold.
 const minEntry = len(`"":{"dtype":"U8","shape":[],"data_offsets":[0,0]}`)
 
@@ -106,11 +109,22 @@ func (p *parser) readMetadata() error {
 	if p.metadata != nil {
 		return p.fail("%s appears twice", metadataKey)
 	}
-	m, err := p.stringMap()
+	p.metadata = map[string]string{}
+	err := p.object(func(key []byte) error {
+		name := string(key)
+		if _, twice := p.metadata[name]; twice {
+			return p.fail("key %s appears twice", quote(name))
+		}
+		if len(p.metadata) == maxMetadata {
+			return p.fail("more than %d keys", maxMetadata)
+		}
+		value, err := p.text()
+		p.metadata[name] = string(value)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", metadataKey, err)
 	}
-	p.metadata = m
 	return nil
 }
 

@@ -3,9 +3,7 @@ package safetensors
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"path/filepath"
-	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -13,6 +11,9 @@ import (
 
 // maxDepth bounds the nesting of an index's metadata, which is skipped.
 const maxDepth = 16
+
+// maxShards bounds the shards of an index; the numbers in their names have five digits.
+const maxShards = 99_999
 
 // parseIndex reads the text of an index into tensor → shard. Every shard is the plain name of a .safetensors file.
 func parseIndex(data []byte) (map[string]string, error) {
@@ -38,7 +39,7 @@ func parseIndex(data []byte) (map[string]string, error) {
 			if weightMap != nil {
 				return s.fail("weight_map appears twice")
 			}
-			weightMap, err = s.stringMap()
+			weightMap, err = readWeightMap(s)
 		default:
 			err = s.fail("unknown key %s", quote(string(key)))
 		}
@@ -53,13 +54,37 @@ func parseIndex(data []byte) (map[string]string, error) {
 	if len(weightMap) == 0 {
 		return nil, errors.New("index has no weight_map")
 	}
-	for _, name := range slices.Sorted(maps.Keys(weightMap)) {
-		shard := weightMap[name]
-		if err := checkShardName(shard); err != nil {
-			return nil, fmt.Errorf("index places tensor %s in %s, %w", quote(name), quote(shard), err)
-		}
-	}
 	return weightMap, nil
+}
+
+// readWeightMap reads the object of tensor → shard. Shards are checked on the way and share their names' memory, so
+// that the map takes a small multiple of its text.
+func readWeightMap(s *scanner) (map[string]string, error) {
+	weightMap, shards := map[string]string{}, map[string]string{}
+	err := s.object(func(key []byte) error {
+		name := string(key)
+		if _, twice := weightMap[name]; twice {
+			return s.fail("key %s appears twice", quote(name))
+		}
+		value, err := s.text()
+		if err != nil {
+			return err
+		}
+		shard, known := shards[string(value)]
+		if !known {
+			shard = string(value)
+			if err := checkShardName(shard); err != nil {
+				return fmt.Errorf("places tensor %s in %s, %w", quote(name), quote(shard), err)
+			}
+			if len(shards) == maxShards {
+				return s.fail("more than %d shards", maxShards)
+			}
+			shards[shard] = shard
+		}
+		weightMap[name] = shard
+		return nil
+	})
+	return weightMap, err
 }
 
 // checkShardName refuses names that lead out of the folder, and files of other formats.

@@ -29,6 +29,15 @@ func entry(name, dtype, shape, offsets string) string {
 	return fmt.Sprintf(`%q:{"dtype":"%s","shape":[%s],"data_offsets":[%s]}`, name, dtype, shape, offsets)
 }
 
+// manyKeys are n fields of empty strings.
+func manyKeys(n int) string {
+	fields := make([]string, n)
+	for i := range fields {
+		fields[i] = fmt.Sprintf(`"%d":""`, i)
+	}
+	return strings.Join(fields, ",")
+}
+
 var goodFiles = map[string][]byte{
 	"no tensors":           file(`{}`, 0),
 	"one":                  file(`{`+entry("a", "F32", "2,3", "0,24")+`}`, 24),
@@ -106,6 +115,7 @@ var badFiles = []struct {
 	{"metadata of numbers", file(`{"__metadata__":{"a":1}}`, 0), `header __metadata__: byte 21: expected '"', found '1'`},
 	{"metadata twice", file(`{"__metadata__":{},"__metadata__":{}}`, 0), `header byte 34: __metadata__ appears twice`},
 	{"metadata key twice", file(`{"__metadata__":{"a":"b","a":"c"}}`, 0), `header __metadata__: byte 29: key "a" appears twice`},
+	{"metadata of many keys", file(`{"__metadata__":{`+manyKeys(10_001)+`}}`, 0), `header __metadata__: byte 98915: more than 10000 keys`},
 	{"name of escapes", file("{\"\\u001b[2J\u202e\":1}", 0), `header tensor "\x1b[2J\u202e": byte 16: expected '{', found '1'`},
 	{"long name", file(`{"`+strings.Repeat("x", 5000)+`":1}`, 0),
 		`header tensor "` + strings.Repeat("x", 120) + `"… (5000 bytes): byte 5004: expected '{', found '1'`},
@@ -166,8 +176,10 @@ func allocated(do func()) int64 {
 
 func TestParseAllocatesLittle(t *testing.T) {
 	const n = 20_000
-	var dense, huge, wide []string
+	var dense, huge, wide, metadata, places []string
 	for i := range n {
+		metadata = append(metadata, fmt.Sprintf(`"%x":""`, i))
+		places = append(places, fmt.Sprintf(`"%x":"a.safetensors"`, i))
 		dense = append(dense, entry(fmt.Sprintf("%x", i), "U8", "0", "0,0"))
 		wide = append(wide, entry(fmt.Sprintf("%x", i), "U8", strings.Repeat("0,", maxDims-1)+"0", "0,0"))
 		huge = append(huge, entry(fmt.Sprintf("%x", i), "U8", "1099511627776", "0,1099511627776"))
@@ -178,6 +190,7 @@ func TestParseAllocatesLittle(t *testing.T) {
 		"dense":          file("{"+strings.Join(dense, ",")+"}", 0),
 		"wide":           file("{"+strings.Join(wide, ",")+"}", 0),
 		"huge shapes":    file("{"+strings.Join(huge, ",")+"}", 0),
+		"metadata":       file(`{"__metadata__":{`+strings.Join(metadata, ",")+"}}", 0),
 		"fake entries":   file("{"+strings.Repeat(`"data_offsets"`, n), 0),
 		"brackets":       file("{"+strings.Repeat("[", n*10), 0),
 		"escaped string": file(`{"`+strings.Repeat(`\n`, n*10), 0),
@@ -186,6 +199,10 @@ func TestParseAllocatesLittle(t *testing.T) {
 		if limit := int64(4*len(data) + 4096); got > limit {
 			t.Errorf("%s: allocated %d bytes for a file of %d", name, got, len(data))
 		}
+	}
+	index := []byte(`{"weight_map":{` + strings.Join(places, ",") + "}}")
+	if got, limit := allocated(func() { parseIndex(index) }), int64(8*len(index)); got > limit {
+		t.Errorf("index: allocated %d bytes for a file of %d", got, len(index))
 	}
 }
 

@@ -141,21 +141,6 @@ func (s *scanner) object(field func(key []byte) error) error {
 
 func (s *scanner) array(item func() error) error { return s.list('[', ']', item) }
 
-// stringMap reads an object of strings without duplicate keys.
-func (s *scanner) stringMap() (map[string]string, error) {
-	m := map[string]string{}
-	err := s.object(func(key []byte) error {
-		name := string(key)
-		if _, twice := m[name]; twice {
-			return s.fail("key %s appears twice", quote(name))
-		}
-		value, err := s.text()
-		m[name] = string(value)
-		return err
-	})
-	return m, err
-}
-
 // quote shows a name out of an untrusted file on one line, shortened where it is very long.
 func quote(name string) string {
 	const most = 120
