@@ -1,0 +1,130 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"quartet/dataset"
+	"quartet/eval"
+	"quartet/model"
+	"quartet/tokenizer"
+)
+
+// Variants are the four variants of the workspace, whether they exist or not.
+func (w *Workspace) Variants() []eval.Variant {
+	path := func(stage string) string { return w.Path(w.folder(stage)) }
+	return []eval.Variant{
+		{Name: eval.Base, Weights: path(Base)},
+		{Name: "quantized", Weights: path(Quantize)},
+		{Name: "lora", Weights: path(w.needs(LoRA)[0]), Adapter: path(LoRA)},
+		{Name: "lora_quantized", Weights: path(LoRAQuantize)},
+	}
+}
+
+// Sampling is how answers are drawn, by the configuration.
+func (w *Workspace) Sampling() model.Sampling {
+	e := w.Config.Evaluation
+	return model.Sampling{Temperature: e.Temperature, TopK: e.TopK, TopP: e.TopP, RepetitionPenalty: e.RepetitionPenalty, Seed: w.Config.Seed}
+}
+
+// units are what the phases of an evaluation count.
+var units = map[string]string{"load": "variants", "speed": "steps", "likelihood": "rows", "answers": "answers"}
+
+func evaluate(ctx context.Context, j *job) error {
+	b, err := j.device()
+	if err != nil {
+		return err
+	}
+	c := j.w.Config
+	t, err := tokenizer.Load(j.path(Base))
+	if err != nil {
+		return err
+	}
+	rows, err := j.heldOut()
+	if err != nil {
+		return err
+	}
+	meters := map[string]*meter{}
+	results, err := eval.Evaluate(ctx, b, j.w.Variants(),
+		eval.Data{Tokenizer: t, Template: j.template(), HeldOut: rows, Prompts: c.Evaluation.TestPrompts},
+		eval.Options{MaxNew: c.Evaluation.MaxNewTokens, Batch: c.Evaluation.Batch, Sampling: j.w.Sampling()},
+		eval.Hooks{OnWarning: j.warn, OnProgress: func(p eval.Progress) {
+			label := strings.TrimSpace(p.Phase + " " + p.Variant)
+			if meters[label] == nil {
+				meters[label] = j.meter(label, units[p.Phase])
+			}
+			meters[label].at(int64(p.Done), int64(p.Total))
+		}})
+	if err != nil {
+		return err
+	}
+	if results.Training, err = j.training(); err != nil {
+		return err
+	}
+	if results.Settings, err = j.settings(); err != nil {
+		return err
+	}
+	if err := results.Write(filepath.Join(j.temp, resultsName)); err != nil {
+		return err
+	}
+	return results.WriteReport(filepath.Join(j.temp, reportName))
+}
+
+// heldOut is the rows that training never sees.
+func (j *job) heldOut() ([]dataset.Row, error) {
+	c, seed := j.w.Config.Dataset, j.w.Config.Seed
+	if c.HeldOutFile == "" {
+		rows, err := dataset.ReadJSONL(j.w.Path(c.Name))
+		if err != nil {
+			return nil, err
+		}
+		_, held, err := dataset.Split(rows, c.NumSamples, c.HeldOut, seed)
+		return held, err
+	}
+	rows, err := dataset.ReadJSONL(j.w.Path(c.HeldOutFile))
+	switch {
+	case err != nil:
+		return nil, err
+	case c.HeldOut > len(rows):
+		return nil, fmt.Errorf("read %s: it has %d rows, but held_out is %d; lower held_out, or set 0 for all", c.HeldOutFile, len(rows), c.HeldOut)
+	case c.HeldOut == 0 || c.HeldOut == len(rows):
+		return rows, nil
+	}
+	_, held, err := dataset.Split(rows, 0, c.HeldOut, seed)
+	return held, err
+}
+
+// training is the curve of the adapter's training.
+func (j *job) training() (*eval.Training, error) {
+	path := filepath.Join(j.path(LoRA), trainingName)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, absent(err))
+	}
+	var t eval.Training
+	if err := json.Unmarshal(data, &t); err != nil {
+		return nil, fmt.Errorf("read %s: %w; run stage lora again with --force", path, err)
+	}
+	return &t, nil
+}
+
+// settings is the parts of the configuration that the variants were made with.
+func (j *job) settings() (map[string]any, error) {
+	all := map[string]any{}
+	for _, stage := range Stages {
+		part, err := j.w.Config.Part(stage)
+		if err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(part, &all); err != nil {
+			return nil, err
+		}
+	}
+	delete(all, "model.name")
+	all["model"], _ = baseID(j.w.Config.Model, j.path(Base))
+	return all, nil
+}

@@ -1,0 +1,249 @@
+package pipeline
+
+import (
+	"bytes"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"quartet/config"
+	"quartet/demo"
+	"quartet/kernels"
+	"quartet/kernels/cpu"
+	"quartet/model"
+)
+
+// predict fills in what each stage of a plan will need: memory and disk from the model's shape, time from the stage's last
+// run, or where there was none from a short measurement of this machine.
+func (w *Workspace) predict(plan Plan, all []facts) {
+	mc, ok := w.modelConfig()
+	if !ok {
+		return
+	}
+	s := w.sizes(mc)
+	var speed func() machineSpeed
+	for i := range plan {
+		p := &plan[i].Prediction
+		switch plan[i].Stage {
+		case Base:
+			p.DiskBytes, p.MemoryBytes = s.base, 64<<20
+		case Quantize:
+			p.DiskBytes, p.MemoryBytes = s.nf4, 4*s.largest
+		case LoRA:
+			p.DiskBytes, p.MemoryBytes = 4*s.adapter, s.training
+		case LoRAQuantize:
+			p.DiskBytes, p.MemoryBytes = s.nf4, 10*s.largest
+		case Evaluate:
+			p.DiskBytes, p.MemoryBytes = int64(s.heldOut)*4096, s.evaluation
+		}
+		if m := all[i].manifest; m != nil && m.Seconds > 0 {
+			p.Seconds = m.Seconds
+			if rate := m.Figures["tokens_per_second"]; plan[i].Stage == LoRA && rate > 0 {
+				p.Seconds = s.trainTokens / rate
+			}
+			continue
+		}
+		if plan[i].Run {
+			if speed == nil {
+				speed = measure()
+			}
+			p.Seconds = s.seconds(plan[i].Stage, speed())
+		}
+	}
+}
+
+// modelConfig is the shape of the base model, from wherever it can be read before the base stage has run.
+func (w *Workspace) modelConfig() (model.Config, bool) {
+	if c, err := model.ReadConfig(w.Path(w.Config.Paths.Base)); err == nil {
+		return c, true
+	}
+	switch w.Config.Model.Source() {
+	case config.Embedded:
+		data, err := fs.ReadFile(demo.Model(), "config.json")
+		if err != nil {
+			return model.Config{}, false
+		}
+		c, err := model.ParseConfig(data)
+		return c, err == nil
+	case config.Folder:
+		c, err := model.ReadConfig(w.Path(w.Config.Model.Name))
+		return c, err == nil
+	}
+	return model.Config{}, false
+}
+
+// sizes is what the predictions are made of.
+type sizes struct {
+	parameters, linears  int64 // of the model; of these, in the matrices that are quantised
+	base, nf4            int64 // bytes of the weights
+	largest              int64 // elements of the largest quantised matrix
+	adapter              int64 // parameters
+	training, evaluation int64 // bytes at the peak
+	trainTokens          float64
+	heldOut              int // rows
+	heldOutTokens        float64
+	answerTokens         float64
+}
+
+// activation is the bytes of one activation on the CPU.
+const activation = 4
+
+func (w *Workspace) sizes(mc model.Config) sizes {
+	c := w.Config
+	s := sizes{parameters: mc.Parameters()}
+	for l := range model.LMHead {
+		out, in := mc.LinearShape(l)
+		s.linears += int64(mc.Layers) * int64(out) * int64(in)
+		s.largest = max(s.largest, int64(out)*int64(in))
+	}
+	s.base = 2 * s.parameters
+	scales := s.linears / 64 * 4
+	if c.Quantization.DoubleQuant {
+		scales = s.linears/64 + s.linears/64/256*4
+	}
+	s.nf4 = s.linears/2 + scales + 2*(s.parameters-s.linears)
+	for _, name := range c.LoRA.TargetModules {
+		l := model.LinearByName(name)
+		if l < 0 {
+			continue
+		}
+		out, in := mc.LinearShape(l)
+		n := int64(c.LoRA.R) * int64(out+in)
+		if l != model.LMHead {
+			n *= int64(mc.Layers)
+		}
+		s.adapter += n
+	}
+	rowTokens, rows := w.rowTokens(c.Dataset.Name)
+	samples := min(c.Dataset.NumSamples, rows)
+	if samples == 0 {
+		samples = max(0, rows-c.Dataset.HeldOut)
+	}
+	s.trainTokens = c.Training.NumEpochs * float64(samples) * rowTokens
+	s.heldOut, s.heldOutTokens = c.Dataset.HeldOut, float64(c.Dataset.HeldOut)*rowTokens
+	s.answerTokens = float64(c.Dataset.HeldOut+len(c.Evaluation.TestPrompts)) * float64(c.Evaluation.MaxNewTokens)
+
+	group := min(maxPacked, c.Training.BatchSize*c.Training.GradientAccumulationSteps*c.Dataset.MaxLength)
+	weights := s.base
+	if c.LoRA.Base == "nf4" {
+		weights = s.nf4
+	}
+	moments := int64(8)
+	if c.Training.Optim == "paged_adamw_8bit" {
+		moments = 2
+	}
+	s.training = weights + s.adapter*(4+4+moments) + passBytes(mc, int64(group), true, c.Training.GradientCheckpointing)
+	keys := int64(mc.KVHeads * mc.HeadDim())
+	longest := int64(min(c.Dataset.MaxLength+c.Evaluation.MaxNewTokens, mc.MaxPositions))
+	cache := int64(c.Evaluation.Batch) * longest * int64(mc.Layers) * 2 * keys * activation
+	s.evaluation = s.base + 2*s.nf4 + 4*s.adapter + cache + passBytes(mc, int64(c.Evaluation.Batch)*longest, false, false)
+	return s
+}
+
+// passBytes is the memory of running tokens through the model at once: what model.Pass reserves.
+func passBytes(mc model.Config, tokens int64, training, checkpointing bool) int64 {
+	hidden, inner, vocabulary := int64(mc.Hidden), int64(mc.Intermediate), int64(mc.VocabSize)
+	queries, keys := int64(mc.Heads*mc.HeadDim()), int64(mc.KVHeads*mc.HeadDim())
+	layer := 2*queries + 2*keys + inner + int64(mc.Heads) + 2
+	working := 3*hidden + 2*inner
+	n := hidden + layer + working
+	if training {
+		n = int64(mc.Layers+1)*hidden + layer + 2*working + queries + 2*keys + inner
+		if !checkpointing {
+			n += int64(mc.Layers-1) * layer
+		}
+	}
+	logits := min(tokens*vocabulary*activation, 64<<20)
+	return tokens*n*activation + logits
+}
+
+// rowTokens is about how many tokens a row of a .jsonl file has after the template and truncation, and how many rows
+// there are, judged by its first mebibyte.
+func (w *Workspace) rowTokens(file string) (tokens float64, rows int) {
+	const bytesPerToken = 4
+	c := w.Config
+	longest := float64(c.Dataset.MaxLength)
+	f, err := os.Open(w.Path(file))
+	if err != nil {
+		return longest, c.Dataset.NumSamples
+	}
+	defer f.Close()
+	head, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	lines := bytes.Count(head, []byte{'\n'})
+	info, statErr := f.Stat()
+	if err != nil || statErr != nil || lines == 0 {
+		return longest, c.Dataset.NumSamples
+	}
+	line := float64(len(head)) / float64(lines)
+	tokens = (line + float64(len(c.Prompt.Template))) / bytesPerToken
+	return min(tokens, longest), int(float64(info.Size()) / line)
+}
+
+// machineSpeed is what this machine was measured to do.
+type machineSpeed struct {
+	flops     float64 // a second, in products of the model's kind
+	quantised float64 // weights a second
+}
+
+// measure returns a function that measures the machine once, which takes some hundredths of a second.
+func measure() func() machineSpeed {
+	var s machineSpeed
+	return func() machineSpeed {
+		if s.flops > 0 {
+			return s
+		}
+		const tokens, width = 64, 768
+		b := cpu.New()
+		f32 := func(rows, cols int) kernels.Tensor {
+			return kernels.HostTensor(kernels.F32, rows, cols, make([]byte, 4*rows*cols))
+		}
+		half := kernels.HostTensor(kernels.F16, width, width, make([]byte, 2*width*width))
+		out, in := f32(tokens, width), f32(tokens, width)
+		product := perSecond(func() { b.Linear(out, in, half, kernels.Tensor{}) })
+		s.flops = product * 2 * tokens * width * width
+		if packed, err := model.AllocNF4(b, width, width, 64, kernels.F16, true); err == nil {
+			s.quantised = perSecond(func() { b.QuantizeNF4(packed, half) }) * width * width
+			b.Free(packed)
+		}
+		return s
+	}
+}
+
+// perSecond is how often work can be done a second, by the best of some hundredths of a second.
+func perSecond(work func()) float64 {
+	work()
+	best := time.Duration(1 << 62)
+	for started := time.Now(); time.Since(started) < 20*time.Millisecond; {
+		before := time.Now()
+		work()
+		best = min(best, time.Since(before))
+	}
+	return 1 / max(best, time.Microsecond).Seconds()
+}
+
+// seconds is how long a stage takes at most likely, to one digit: half of the products' measured speed is reached on the
+// whole, and decoding, which waits for memory, a quarter of that.
+func (s sizes) seconds(stage string, m machineSpeed) float64 {
+	const diskBytes = 500e6 // a second, read, hashed and written
+	flops := m.flops / 2
+	forward := 2 * float64(s.parameters)
+	switch stage {
+	case Base:
+		return float64(s.base) / diskBytes
+	case Quantize:
+		return float64(s.nf4)/diskBytes + s.quantisation(m)
+	case LoRA:
+		return s.trainTokens * 2 * forward / flops
+	case LoRAQuantize:
+		return float64(s.nf4)/diskBytes + 2*s.quantisation(m)
+	}
+	return 4 * forward * (2*s.heldOutTokens/flops + s.answerTokens/(flops/4))
+}
+
+func (s sizes) quantisation(m machineSpeed) float64 {
+	if m.quantised == 0 {
+		return 0
+	}
+	return float64(s.linears) / m.quantised
+}
