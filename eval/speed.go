@@ -12,7 +12,7 @@ import (
 // The speed of a variant is the median over speedRuns runs, or over fewer, but three at least, once speedTime is over.
 const (
 	speedRuns   = 7
-	speedTime   = 10 * time.Second
+	speedTime   = 2 * time.Second
 	speedTokens = 33 // generated in a run
 )
 

@@ -2,6 +2,7 @@ package eval
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -11,7 +12,8 @@ type metric struct {
 	label  string
 	value  func(v VariantResult) Figure
 	format func(f Figure) string
-	better int // -1 where less is better, 1 where more is, 0 where neither is
+	better int     // -1 where less is better, 1 where more is, 0 where neither is
+	noise  float64 // a relative difference up to this is none
 }
 
 func decimals(n int) func(Figure) string {
@@ -24,19 +26,22 @@ func plain(f Figure) string { return digits(float64(f)) }
 
 func percent(f Figure) string { return fmt.Sprintf("%.1f %%", 100*float64(f)) }
 
+// timingNoise is how far timings of the same work lie apart.
+const timingNoise = 0.03
+
 // metrics are the table's rows. Divergence from base is no merit: fine-tuning moves away from it on purpose.
 var metrics = []metric{
-	{"on disk", func(v VariantResult) Figure { return Figure(v.DiskBytes) }, size, -1},
-	{"memory", func(v VariantResult) Figure { return Figure(v.ResidentBytes) }, size, -1},
-	{"load", func(v VariantResult) Figure { return v.LoadSeconds }, formatSeconds, -1},
-	{"first token", func(v VariantResult) Figure { return v.TTFTSeconds }, formatSeconds, -1},
-	{"prefill tok/s", func(v VariantResult) Figure { return v.PrefillTokensPerSecond }, plain, 1},
-	{"decode tok/s", func(v VariantResult) Figure { return v.DecodeTokensPerSecond }, plain, 1},
-	{"NLL / token", func(v VariantResult) Figure { return v.NLLPerToken }, decimals(4), -1},
-	{"perplexity", func(v VariantResult) Figure { return v.Perplexity }, decimals(3), -1},
-	{"exact match", func(v VariantResult) Figure { return v.ExactMatch }, percent, 1},
-	{"ROUGE-L", func(v VariantResult) Figure { return v.RougeL }, decimals(3), 1},
-	{"KL to base", func(v VariantResult) Figure { return v.KLToBase }, decimals(4), 0},
+	{"on disk", func(v VariantResult) Figure { return Figure(v.DiskBytes) }, size, -1, 0},
+	{"memory", func(v VariantResult) Figure { return Figure(v.ResidentBytes) }, size, -1, 0},
+	{"load", func(v VariantResult) Figure { return v.LoadSeconds }, formatSeconds, -1, timingNoise},
+	{"first token", func(v VariantResult) Figure { return v.TTFTSeconds }, formatSeconds, -1, timingNoise},
+	{"prefill tok/s", func(v VariantResult) Figure { return v.PrefillTokensPerSecond }, plain, 1, timingNoise},
+	{"decode tok/s", func(v VariantResult) Figure { return v.DecodeTokensPerSecond }, plain, 1, timingNoise},
+	{"NLL / token", func(v VariantResult) Figure { return v.NLLPerToken }, decimals(4), -1, 0},
+	{"perplexity", func(v VariantResult) Figure { return v.Perplexity }, decimals(3), -1, 0},
+	{"exact match", func(v VariantResult) Figure { return v.ExactMatch }, percent, 1, 0},
+	{"ROUGE-L", func(v VariantResult) Figure { return v.RougeL }, decimals(3), 1, 0},
+	{"KL to base", func(v VariantResult) Figure { return v.KLToBase }, decimals(4), 0, 0},
 }
 
 // cell is one figure of the table as text.
@@ -47,7 +52,8 @@ type cell struct {
 
 const unknown = "–"
 
-// cells is the table: a row for each metric, a column for each variant. Values that read the same are equally good.
+// cells is the table: a row for each metric, a column for each variant. Values that read the same, or differ by no more
+// than the metric's noise, are equally good.
 func (r *Results) cells() [][]cell {
 	var table [][]cell
 	for _, m := range metrics {
@@ -67,8 +73,11 @@ func (r *Results) cells() [][]cell {
 			}
 		}
 		equal := 0
-		for i := range row {
-			if known > 0 && row[i].text == m.format(best) {
+		for i, v := range r.Variants {
+			if row[i].text == unknown {
+				continue
+			}
+			if row[i].text == m.format(best) || math.Abs(float64(m.value(v)-best)) <= m.noise*math.Abs(float64(best)) {
 				equal++
 				row[i].best = m.better != 0
 			}
@@ -149,7 +158,7 @@ func marked(text string, best, color bool) string {
 func (r *Results) notes(table [][]cell) []string {
 	var notes []string
 	if slices.ContainsFunc(table, func(row []cell) bool { return slices.ContainsFunc(row, func(c cell) bool { return c.best }) }) {
-		notes = append(notes, "* best of the row")
+		notes = append(notes, "* best of its row; timings: within 3 % of it")
 	}
 	if r.HeldOut.Rows > 0 {
 		notes = append(notes, fmt.Sprintf("quality on %d held-out rows (%d tokens of reference answers)", r.HeldOut.Rows, r.HeldOut.ResponseTokens))
