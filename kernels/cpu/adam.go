@@ -119,5 +119,3 @@ func ratio(x, absmax float32) float32 {
 	}
 	return x / absmax
 }
-
-func abs(x float32) float32 { return math.Float32frombits(math.Float32bits(x) &^ (1 << 31)) }

@@ -39,7 +39,7 @@ func (b *Backend) Attention(out, lse, q, k, v, spans kernels.Tensor, h kernels.H
 	}
 	o, qs, ks, vs, sp := out.F32s(), q.F32s(), k.F32s(), v.F32s(), spans.I32s()
 	scale, stride, group := float32(1/math.Sqrt(float64(d))), h.KV*d, H/h.KV
-	cost := keys(sp) / max(1, T) * (2*d + 8)
+	cost := keys(sp) / max(1, T) * (2*d + 8) / 8
 	b.pool.each(T*H, grain(cost), func(w *worker, lo, hi int) {
 		for item := lo; item < hi; item++ {
 			t, head := item/H, item%H
@@ -47,20 +47,14 @@ func (b *Backend) Attention(out, lse, q, k, v, spans kernels.Tensor, h kernels.H
 			query, to := qs[item*d:(item+1)*d], o[item*d:(item+1)*d]
 			at := start*stride + head/group*d
 			scores := w.floats(0, n)
-			top := float32(math.Inf(-1))
-			for j := range scores {
-				scores[j] = b.loops.dot(query, ks[at+j*stride:]) * scale
-				top = max(top, scores[j])
+			if n == 0 {
+				clear(to)
+				continue
 			}
-			var sum float32
-			for j, s := range scores {
-				scores[j] = exp32(s - top)
-				sum += scores[j]
-			}
-			clear(to)
-			for j, p := range scores {
-				b.loops.axpy(to, p/sum, vs[at+j*stride:])
-			}
+			b.loops.scores(scores, query, ks[at:], stride, scale)
+			top := b.loops.top(scores)
+			sum := b.loops.expSum(scores, scores, top)
+			b.loops.weigh(to, scores, vs[at:], stride, 1/sum)
 			if ls != nil {
 				ls[item] = top + float32(math.Log(float64(sum)))
 			}
@@ -83,24 +77,27 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dout, q, k, v, out, lse, spans k
 	dqs, dks, dvs, ds := dq.F32s(), dk.F32s(), dv.F32s(), dout.F32s()
 	qs, ks, vs, os, ls, sp := q.F32s(), k.F32s(), v.F32s(), out.F32s(), lse.F32s(), spans.I32s()
 	scale, stride, group := float32(1/math.Sqrt(float64(d))), h.KV*d, H/h.KV
-	dot, axpy := b.loops.dot, b.loops.axpy
-	b.pool.each(h.KV, grain(group*keys(sp)*(5*d+8)), func(_ *worker, lo, hi int) {
+	b.pool.each(h.KV, grain(group*keys(sp)*(5*d+8)/8), func(w *worker, lo, hi int) {
+		var mean [1]float32
 		for t := range T {
 			start, n := int(sp[2*t]), int(sp[2*t+1])
 			for head := lo * group; head < hi*group; head++ {
 				item := t*H + head
 				query, grad, dquery := qs[item*d:(item+1)*d], ds[item*d:(item+1)*d], dqs[item*d:(item+1)*d]
-				clear(dquery)
-				mean := dot(grad, os[item*d:])
-				at := start*stride + head/group*d
-				for j := range n {
-					key := at + j*stride
-					p := exp32(dot(query, ks[key:])*scale - ls[item])
-					dscore := p * (dot(grad, vs[key:]) - mean) * scale
-					axpy(dvs[key:key+d], p, grad)
-					axpy(dks[key:key+d], dscore, query)
-					axpy(dquery, dscore, ks[key:])
+				if n == 0 {
+					clear(dquery)
+					continue
 				}
+				at := start*stride + head/group*d
+				p, dp := w.floats(0, n), w.floats(1, n)
+				b.loops.scores(p, query, ks[at:], stride, scale)
+				b.loops.expSum(p, p, ls[item])
+				b.loops.outer(dvs[at:], stride, p, grad)
+				b.loops.scores(dp, grad, vs[at:], stride, 1)
+				b.loops.scores(mean[:], grad, os[item*d:], 0, 1)
+				b.loops.scoreSlope(p, dp, mean[0], scale)
+				b.loops.weigh(dquery, p, ks[at:], stride, 1)
+				b.loops.outer(dks[at:], stride, p, query)
 			}
 		}
 	})

@@ -16,19 +16,14 @@ func (b *Backend) Dropout(out, x, tokens kernels.Tensor, p float32, key kernels.
 		panic(fmt.Sprintf("cpu: Dropout: probability %v", p))
 	}
 	o, xs, at := out.F32s(), x.F32s(), tokens.I32s()
-	scale := 1 / (1 - p)
-	b.pool.each(T, grain(8*D), func(_ *worker, lo, hi int) {
-		keep := make([]bool, D)
+	b.pool.each(T, grain(2*D), func(_ *worker, lo, hi int) {
+		d := dropoutRow{
+			threshold: uint32(float64(p) * (1 << 32)), step: key.Step, scale: 1 / (1 - p),
+			key: [2]uint32{uint32(key.Seed), uint32(key.Seed>>32) ^ uint32(key.Layer)<<16 ^ uint32(key.Site)},
+		}
 		for t := lo; t < hi; t++ {
-			kernels.DropoutKeep(keep, p, key, at[2*t], at[2*t+1])
-			row, to := xs[t*D:(t+1)*D], o[t*D:(t+1)*D]
-			for i, k := range keep {
-				if k {
-					to[i] = row[i] * scale
-				} else {
-					to[i] = 0
-				}
-			}
+			d.row, d.position = uint32(at[2*t]), uint32(at[2*t+1])
+			b.loops.dropout(o[t*D:(t+1)*D], xs[t*D:(t+1)*D], &d)
 		}
 	})
 }

@@ -1,11 +1,6 @@
 package cpu
 
-import (
-	"fmt"
-	"math"
-
-	"quartet/kernels"
-)
+import "quartet/kernels"
 
 // flat is the grain of elementwise operations: a multiple of every vector width.
 const flat = 1 << 14
@@ -35,36 +30,13 @@ func (b *Backend) Copy(out, x kernels.Tensor) {
 	})
 }
 
-// store rounds float32 elements to t's type, from the flat index at.
-func (b *Backend) store(t kernels.Tensor, at int, src []float32) {
-	switch t.DType {
-	case kernels.F32:
-		copy(t.F32s()[at:], src)
-	case kernels.F16:
-		dst := t.F16s()[at:][:len(src)]
-		for i, v := range src {
-			dst[i] = kernels.F32ToF16(v)
-		}
-	case kernels.BF16:
-		dst := t.F16s()[at:][:len(src)]
-		for i, v := range src {
-			dst[i] = kernels.F32ToBF16(v)
-		}
-	default:
-		panic(fmt.Sprintf("cpu: write numbers to %v", t))
-	}
-}
-
 // Add sets out = x + y.
 func (b *Backend) Add(out, x, y kernels.Tensor) {
 	want("Add", "x", x, kernels.F32, out.Rows, out.Cols)
 	want("Add", "y", y, kernels.F32, out.Rows, out.Cols)
 	o, xs, ys := out.F32s(), x.F32s(), y.F32s()
 	b.pool.each(len(o), flat, func(_ *worker, lo, hi int) {
-		o, xs, ys := o[lo:hi], xs[lo:hi], ys[lo:hi]
-		for i := range o {
-			o[i] = xs[i] + ys[i]
-		}
+		b.loops.add(o[lo:hi], xs[lo:hi], ys[lo:hi])
 	})
 }
 
@@ -72,27 +44,15 @@ func (b *Backend) Add(out, x, y kernels.Tensor) {
 func (b *Backend) Scale(x kernels.Tensor, s float32) {
 	xs := x.F32s()
 	b.pool.each(len(xs), flat, func(_ *worker, lo, hi int) {
-		for i := lo; i < hi; i++ {
-			xs[i] *= s
-		}
+		b.loops.multiply(xs[lo:hi], xs[lo:hi], s)
 	})
 }
-
-const (
-	geluScale = 0.7978845608028654 // √(2/π)
-	geluCubic = 0.044715
-)
 
 // Gelu sets out = gelu_new(x).
 func (b *Backend) Gelu(out, x kernels.Tensor) {
 	want("Gelu", "out", out, kernels.F32, x.Rows, x.Cols)
 	o, xs := out.F32s(), x.F32s()
-	b.pool.each(len(o), flat/8, func(_ *worker, lo, hi int) {
-		for i := lo; i < hi; i++ {
-			v := float64(xs[i])
-			o[i] = float32(0.5 * v * (1 + math.Tanh(geluScale*(v+geluCubic*v*v*v))))
-		}
-	})
+	b.pool.each(len(o), flat/4, func(_ *worker, lo, hi int) { b.loops.gelu(o[lo:hi], xs[lo:hi]) })
 }
 
 // GeluBackward sets dx = dout·gelu_new'(x).
@@ -100,12 +60,5 @@ func (b *Backend) GeluBackward(dx, dout, x kernels.Tensor) {
 	want("GeluBackward", "dx", dx, kernels.F32, x.Rows, x.Cols)
 	want("GeluBackward", "dout", dout, kernels.F32, x.Rows, x.Cols)
 	dxs, ds, xs := dx.F32s(), dout.F32s(), x.F32s()
-	b.pool.each(len(dxs), flat/8, func(_ *worker, lo, hi int) {
-		for i := lo; i < hi; i++ {
-			v := float64(xs[i])
-			t := math.Tanh(geluScale * (v + geluCubic*v*v*v))
-			slope := 0.5*(1+t) + 0.5*v*(1-t*t)*geluScale*(1+3*geluCubic*v*v)
-			dxs[i] = ds[i] * float32(slope)
-		}
-	})
+	b.pool.each(len(dxs), flat/4, func(_ *worker, lo, hi int) { b.loops.geluSlope(dxs[lo:hi], ds[lo:hi], xs[lo:hi]) })
 }

@@ -17,19 +17,21 @@ func (b *Backend) Linear(out, x, weight, bias kernels.Tensor) {
 		wantFloat("Linear", "bias", bias, 1, N)
 		bs = b.weightVector(0, bias)
 	}
-	o, xs := out.F32s(), x.F32s()
-	b.pool.each(N, grain((T+1)*K), func(w *worker, lo, hi int) {
-		buffer := w.floats(0, K)
-		for n := lo; n < hi; n++ {
-			row := b.row(buffer, weight, n)
-			var shift float32
-			if bs != nil {
-				shift = bs[n]
+	if T <= fewTokens {
+		b.linearFew(out, x, weight, bs)
+		return
+	}
+	b.multiply(product{
+		c: out.F32s(), rows: T, cols: N,
+		a: x.F32s(), inner: K, aRow: K, aCol: 1,
+		right: weight, alongRows: false, alpha: 1,
+		start: func(c []float32, col int) {
+			if bs == nil {
+				clear(c)
+			} else {
+				copy(c, bs[col:])
 			}
-			for t := range T {
-				o[t*N+n] = b.loops.dot(row, xs[t*K:]) + shift
-			}
-		}
+		},
 	})
 }
 
@@ -39,54 +41,85 @@ func (b *Backend) LinearBackward(dx, dout, weight kernels.Tensor) {
 	want("LinearBackward", "dx", dx, kernels.F32, T, K)
 	want("LinearBackward", "dout", dout, kernels.F32, T, N)
 	wantWeight("LinearBackward", weight, N, K)
-	dxs, ds := dx.F32s(), dout.F32s()
-	b.pool.each(K, max(64, grain(T*N)), func(w *worker, lo, hi int) {
-		row := w.floats(0, hi-lo)
-		for n := range N {
-			b.load(row, weight, n*K+lo)
-			for t := range T {
-				b.loops.axpy(dxs[t*K+lo:t*K+hi], ds[t*N+n], row)
-			}
-		}
+	b.multiply(product{
+		c: dx.F32s(), rows: T, cols: K,
+		a: dout.F32s(), inner: N, aRow: N, aCol: 1,
+		right: weight, alongRows: true, alpha: 1,
 	})
 }
 
 // MatMul sets out (M,N) = alpha·op(x)·op(y) + beta·out.
 func (b *Backend) MatMul(out, x, y kernels.Tensor, transX, transY bool, alpha, beta float32) {
 	M, N := out.Rows, out.Cols
-	K, xRow, xCol := x.Cols, x.Cols, 1
+	K, aRow, aCol := x.Cols, x.Cols, 1
 	if transX {
-		K, xRow, xCol = x.Rows, 1, x.Cols
-	}
-	yK, yRow, yCol := y.Rows, y.Cols, 1
-	if transY {
-		yK, yRow, yCol = y.Cols, 1, y.Cols
+		K, aRow, aCol = x.Rows, 1, x.Cols
 	}
 	want("MatMul", "out", out, kernels.F32, M, N)
-	if x.DType != kernels.F32 || y.DType != kernels.F32 || x.Len() != M*K || y.Len() != yK*N || K != yK {
+	right := kernels.Tensor{Rows: K, Cols: N}
+	if transY {
+		right.Rows, right.Cols = N, K
+	}
+	if x.DType != kernels.F32 || y.DType != kernels.F32 || x.Len() != M*K || y.Rows != right.Rows || y.Cols != right.Cols {
 		panic(fmt.Sprintf("cpu: MatMul: %v = %v (transposed: %t) · %v (transposed: %t)", out, x, transX, y, transY))
 	}
-	o, xs, ys := out.F32s(), x.F32s(), y.F32s()
-	b.pool.each(M, grain(N*K), func(w *worker, lo, hi int) {
-		sum := w.floats(0, N)
-		for i := lo; i < hi; i++ {
-			clear(sum)
-			for k := range K {
-				a := xs[i*xRow+k*xCol]
-				if yCol == 1 {
-					b.loops.axpy(sum, a, ys[k*yRow:])
-					continue
-				}
-				for j := range sum {
-					sum[j] += a * ys[k+j*yCol]
-				}
+	p := product{
+		c: out.F32s(), rows: M, cols: N,
+		a: x.F32s(), inner: K, aRow: aRow, aCol: aCol,
+		right: y, alongRows: !transY, alpha: alpha,
+	}
+	switch beta {
+	case 1:
+	case 0:
+		p.start = func(c []float32, _ int) { clear(c) }
+	default:
+		p.start = func(c []float32, _ int) { b.loops.multiply(c, c, beta) }
+	}
+	b.multiply(p)
+}
+
+// fewTokens is up to how many tokens Linear goes row by row of the weights, without packing them.
+const fewTokens = 8
+
+// linearFew is decoding's product: each weight is read once, widened once for all tokens, and used where it lies.
+func (b *Backend) linearFew(out, x, weight kernels.Tensor, bias []float32) {
+	T, K, N := x.Rows, x.Cols, weight.Rows
+	if T == 0 {
+		return
+	}
+	parts := (T + 5) / 6
+	most := (T + parts - 1) / parts
+	group := dotRows(most)
+	o, xs := out.F32s(), x.F32s()
+	direct := weight.DType == kernels.F32 || weight.DType == kernels.F16 && b.loops.directF16
+	b.pool.each(N, 12*max(1, grain(T*K)/12), func(w *worker, lo, hi int) {
+		var sums [24]float32
+		var wide kernels.Tensor
+		if !direct {
+			wide = kernels.HostTensor(kernels.F32, group, K, kernels.AsBytes(w.floats(0, group*K)))
+		}
+		for n := lo; n < hi; n += group {
+			rows := min(group, hi-n)
+			source, at := weight, n*K
+			if !direct {
+				b.load(wide.F32s()[:rows*K], weight, at)
+				source, at = wide, 0
 			}
-			to := o[i*N : (i+1)*N]
-			for j, s := range sum {
-				if beta == 0 {
-					to[j] = alpha * s
+			for t := 0; t < T; t += most {
+				tokens := min(most, T-t)
+				if K == 0 {
+					clear(sums[:])
 				} else {
-					to[j] = alpha*s + beta*to[j]
+					b.loops.dots(sums[:], source, at, K, xs[t*K:], K, K, rows, tokens)
+				}
+				for r := range rows {
+					var shift float32
+					if bias != nil {
+						shift = bias[n+r]
+					}
+					for i := range tokens {
+						o[(t+i)*N+n+r] = sums[r*tokens+i] + shift
+					}
 				}
 			}
 		}

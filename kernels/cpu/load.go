@@ -8,38 +8,60 @@ import (
 
 // load widens len(dst) elements of t to float32, from the flat index at.
 func (b *Backend) load(dst []float32, t kernels.Tensor, at int) {
+	if t.DType == kernels.NF4 {
+		b.loadNF4(dst, t, at)
+		return
+	}
+	widen(b.loops, dst, t, at)
+}
+
+func widen(l *loops, dst []float32, t kernels.Tensor, at int) {
 	switch t.DType {
 	case kernels.F32:
 		copy(dst, t.F32s()[at:])
 	case kernels.F16:
-		b.loops.fromF16(dst, t.F16s()[at:])
+		l.fromF16(dst, t.F16s()[at:])
 	case kernels.BF16:
-		b.loops.fromBF16(dst, t.F16s()[at:])
-	case kernels.NF4:
-		b.loadNF4(dst, t, at)
+		l.fromBF16(dst, t.F16s()[at:])
 	default:
 		panic(fmt.Sprintf("cpu: read %v as numbers", t))
 	}
 }
 
-// loadNF4 dequantises len(dst) weights of t from the flat index at.
+// loadNF4 dequantises len(dst) weights of t from the flat index at, whole blocks together.
 func (b *Backend) loadNF4(dst []float32, t kernels.Tensor, at int) {
 	q := t.Quant
+	var absmax [64]float32
 	for len(dst) > 0 {
-		block := at / q.BlockSize
-		n := min(len(dst), (block+1)*q.BlockSize-at)
-		b.loops.fromNF4(dst[:n], t.Host, at, q.BlockAbsmax(block), q.Round)
-		dst, at = dst[n:], at+n
+		block, size, blocks := at/q.BlockSize, q.BlockSize, 1
+		if at%size != 0 || len(dst) < size {
+			size = min(len(dst), (block+1)*q.BlockSize-at)
+		} else {
+			blocks = min(len(dst)/size, len(absmax))
+		}
+		for i := range blocks {
+			absmax[i] = q.BlockAbsmax(block + i)
+		}
+		b.loops.fromNF4(dst, size, t.Host, at, absmax[:blocks], q.Round)
+		dst, at = dst[blocks*size:], at+blocks*size
 	}
 }
 
-// row is row r of t as float32: the tensor's own memory for F32, otherwise a copy in buffer.
-func (b *Backend) row(buffer []float32, t kernels.Tensor, r int) []float32 {
-	if t.DType == kernels.F32 {
-		return t.F32s()[r*t.Cols:][:t.Cols]
+// store rounds float32 elements to t's type, from the flat index at.
+func (b *Backend) store(t kernels.Tensor, at int, src []float32) {
+	switch t.DType {
+	case kernels.F32:
+		copy(t.F32s()[at:], src)
+	case kernels.F16:
+		b.loops.toF16(t.F16s()[at:][:len(src)], src)
+	case kernels.BF16:
+		dst := t.F16s()[at:][:len(src)]
+		for i, v := range src {
+			dst[i] = kernels.F32ToBF16(v)
+		}
+	default:
+		panic(fmt.Sprintf("cpu: write numbers to %v", t))
 	}
-	b.load(buffer[:t.Cols], t, r*t.Cols)
-	return buffer[:t.Cols]
 }
 
 // weightVector is a vector of weights as float32, valid until slot is used again.

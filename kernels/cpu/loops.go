@@ -6,85 +6,65 @@ import (
 	"quartet/kernels"
 )
 
-// loops are the inner loops that exist in several versions, one of which New chooses. Slices named first set the
-// length; the others are at least as long.
+// panelWidth is how many columns of a product's right side are packed together; tileRows how many rows a tile has.
+const (
+	panelWidth = 16
+	tileRows   = 6
+)
+
+// loops are the inner loops that exist in several versions, one of which New chooses. Where slices of one operation have
+// a length in common, it is the first slice's. Strides are in elements.
 type loops struct {
-	name     string
-	fromF16  func(dst []float32, src []uint16)
-	fromBF16 func(dst []float32, src []uint16)
-	fromNF4  func(dst []float32, codes []byte, at int, absmax float32, round kernels.DType)
-	dot      func(x, y []float32) float32
-	axpy     func(y []float32, a float32, x []float32) // y += a·x
+	directF16 bool // whether dots reads F16 weights as they are
+
+	// Conversions. fromNF4 dequantises whole blocks of size weights, or one shorter part of a block, from element at.
+	fromF16, fromBF16 func(dst []float32, src []uint16)
+	toF16             func(dst []uint16, src []float32)
+	fromNF4           func(dst []float32, size int, codes []byte, at int, absmax []float32, round kernels.DType)
+	largest           func(x []float32) float32 // max |x|, passing over NaN
+	toNF4             func(codes []byte, x []float32, scale float32)
+
+	// Products. tile: c (rows,16) += alpha·a (rows,k)·panel (k,16), rows at most tileRows. packRows fills a panel with
+	// k rows of 16 elements of t, packColumns with k elements of each of 16 rows, k then a multiple of 8.
+	// dots: out (rows,tokens) = w (rows,n)·x (tokens,n)ᵀ for at most dotRows(tokens) rows and six tokens.
+	tile        func(rows, k int, a []float32, aRow, aCol int, panel, c []float32, cRow int, alpha float32)
+	packRows    func(panel []float32, t kernels.Tensor, at, stride, k int)
+	packColumns func(panel []float32, t kernels.Tensor, at, stride, k int)
+	dots        func(out []float32, w kernels.Tensor, at, stride int, x []float32, xRow, n, rows, tokens int)
+
+	// Elements.
+	add       func(out, x, y []float32)
+	multiply  func(out, x []float32, s float32)
+	gelu      func(out, x []float32)
+	geluSlope func(out, dout, x []float32)
+
+	// Rows.
+	sum        func(x []float32) float32
+	sumSquares func(x []float32, mean float32) float32
+	normalise  func(out, x, weight, bias []float32, mean, scale float32)
+	normSums   func(dout, x, weight []float32, mean, scale float32) (sum, along float32)
+	normSlope  func(out, dout, x, weight []float32, mean, scale, sum, along float32)
+	top        func(x []float32) float32
+	expSum     func(out, x []float32, shift float32) float32 // out = exp(x-shift), and its sum
+
+	// Attention, of one query and n rows of len(q), len(out) or len(x) elements.
+	scores     func(out, q, rows []float32, stride int, scale float32) // out[j] = scale·q·row j
+	weigh      func(out, p, rows []float32, stride int, scale float32) // out = scale·Σ p[j]·row j
+	outer      func(rows []float32, stride int, p, x []float32)        // row j += p[j]·x
+	scoreSlope func(out, dp []float32, mean, scale float32)            // out = out·(dp-mean)·scale
+
+	// dropout is of one token from column 0.
+	dropout func(out, x []float32, d *dropoutRow)
 }
 
-var plainLoops = loops{
-	name:     "plain",
-	fromF16:  plainFromF16,
-	fromBF16: plainFromBF16,
-	fromNF4:  plainFromNF4,
-	dot:      plainDot,
-	axpy:     plainAxpy,
+// dropoutRow is what determines a token's mask: the layout is the vector kernel's.
+type dropoutRow struct {
+	threshold, position, row, step uint32
+	key                            [2]uint32
+	scale                          float32
 }
 
-func bestLoops() *loops { return &plainLoops }
-
-func plainFromF16(dst []float32, src []uint16) {
-	src = src[:len(dst)]
-	for i, h := range src {
-		dst[i] = kernels.F16ToF32(h)
-	}
-}
-
-func plainFromBF16(dst []float32, src []uint16) {
-	src = src[:len(dst)]
-	for i, h := range src {
-		dst[i] = kernels.BF16ToF32(h)
-	}
-}
-
-// plainFromNF4 dequantises weights of one block from the flat index at: the codebook is scaled and rounded once.
-func plainFromNF4(dst []float32, codes []byte, at int, absmax float32, round kernels.DType) {
-	var values [16]float32
-	for i, v := range kernels.NF4Values {
-		values[i] = rounded(float32(v*absmax), round)
-	}
-	for i := range dst {
-		e := at + i
-		dst[i] = values[codes[e/2]>>(4*(^e&1))&15]
-	}
-}
-
-func rounded(x float32, d kernels.DType) float32 {
-	switch d {
-	case kernels.F16:
-		return kernels.F16ToF32(kernels.F32ToF16(x))
-	case kernels.BF16:
-		return kernels.BF16ToF32(kernels.F32ToBF16(x))
-	}
-	return x
-}
-
-func plainDot(x, y []float32) float32 {
-	y = y[:len(x)]
-	var s0, s1, s2, s3 float32
-	i := 0
-	for ; i+4 <= len(x); i += 4 {
-		s0 += x[i] * y[i]
-		s1 += x[i+1] * y[i+1]
-		s2 += x[i+2] * y[i+2]
-		s3 += x[i+3] * y[i+3]
-	}
-	for ; i < len(x); i++ {
-		s0 += x[i] * y[i]
-	}
-	return s0 + s1 + (s2 + s3)
-}
-
-func plainAxpy(y []float32, a float32, x []float32) {
-	x = x[:len(y)]
-	for i := range y {
-		y[i] += a * x[i]
-	}
-}
+// dotRows is how many rows of weights dots takes at once, for a number of tokens.
+func dotRows(tokens int) int { return [...]int{0, 4, 4, 4, 3, 2, 2}[tokens] }
 
 func exp32(x float32) float32 { return float32(math.Exp(float64(x))) }

@@ -8,6 +8,9 @@ import (
 
 const ignored = -100
 
+// softmaxPart is how many exponentials are added in float32; the parts are added in float64.
+const softmaxPart = 1024
+
 // CrossEntropy sets losses (1,T) = -log softmax(logits)[label] and dlogits (T,V) = scale·(softmax - onehot).
 func (b *Backend) CrossEntropy(losses, dlogits, logits, labels kernels.Tensor, scale float32) {
 	T, V := logits.Rows, logits.Cols
@@ -20,7 +23,7 @@ func (b *Backend) CrossEntropy(losses, dlogits, logits, labels kernels.Tensor, s
 		ds = dlogits.F32s()
 	}
 	ls, xs, want := losses.F32s(), logits.F32s(), labels.I32s()
-	b.pool.each(T, grain(16*V), func(w *worker, lo, hi int) {
+	b.pool.each(T, grain(2*V), func(w *worker, lo, hi int) {
 		buffer := w.floats(0, V)
 		for t := lo; t < hi; t++ {
 			row, p := xs[t*V:(t+1)*V], buffer
@@ -35,22 +38,15 @@ func (b *Backend) CrossEntropy(losses, dlogits, logits, labels kernels.Tensor, s
 				}
 				continue
 			}
-			target, top := row[label], row[0]
-			for _, v := range row {
-				top = max(top, v)
-			}
+			target, top := row[label], b.loops.top(row)
 			var sum float64
-			for i, v := range row {
-				e := exp32(v - top)
-				p[i] = e
-				sum += float64(e)
+			for from := 0; from < V; from += softmaxPart {
+				to := min(V, from+softmaxPart)
+				sum += float64(b.loops.expSum(p[from:to], row[from:to], top))
 			}
 			ls[t] = float32(math.Log(sum)) - (target - top)
 			if ds != nil {
-				factor := scale / float32(sum)
-				for i := range p {
-					p[i] *= factor
-				}
+				b.loops.multiply(p, p, scale/float32(sum))
 				p[label] -= scale
 			}
 		}

@@ -13,22 +13,14 @@ func (b *Backend) QuantizeNF4(out, x kernels.Tensor) {
 	q, n := out.Quant, x.Len()
 	blocks := q.Absmax.Cols
 	absmax := make([]float32, blocks)
-	b.pool.each(blocks, grain(8*q.BlockSize), func(w *worker, lo, hi int) {
+	b.pool.each(blocks, grain(2*q.BlockSize), func(w *worker, lo, hi int) {
 		buffer := w.floats(0, q.BlockSize)
 		for block := lo; block < hi; block++ {
 			from, to := block*q.BlockSize, min(n, (block+1)*q.BlockSize)
 			values := buffer[:to-from]
 			b.load(values, x, from)
-			absmax[block] = largest(values)
-			scale := 1 / absmax[block]
-			codes := out.Host[from/2 : (to+1)/2]
-			for i := range codes {
-				low := byte(7)
-				if 2*i+1 < len(values) {
-					low = kernels.NF4Code(float32(values[2*i+1] * scale))
-				}
-				codes[i] = kernels.NF4Code(float32(values[2*i]*scale))<<4 | low
-			}
+			absmax[block] = b.loops.largest(values)
+			b.loops.toNF4(out.Host[from/2:(to+1)/2], values, 1/absmax[block])
 		}
 	})
 	if q.NestedBlockSize == 0 {
@@ -47,20 +39,12 @@ func (b *Backend) QuantizeNF4(out, x kernels.Tensor) {
 		for j := range values {
 			values[j] -= q.NestedOffset
 		}
-		nested[i] = largest(values)
+		nested[i] = b.loops.largest(values)
 		scale := 1 / nested[i]
 		for j, a := range values {
 			q.Absmax.Host[from+j] = kernels.SignedCode(float32(a * scale))
 		}
 	}
-}
-
-func largest(values []float32) float32 {
-	var top float32
-	for _, v := range values {
-		top = max(top, abs(v))
-	}
-	return top
 }
 
 // DequantizeNF4 sets out from x, rounded first to x.Quant.Round.

@@ -20,24 +20,15 @@ func (b *Backend) LayerNorm(out, stats, x, weight, bias kernels.Tensor, eps floa
 	}
 	o, xs := out.F32s(), x.F32s()
 	ws, bs := b.weightVector(0, weight), b.weightVector(1, bias)
-	b.pool.each(T, grain(8*D), func(_ *worker, lo, hi int) {
+	b.pool.each(T, grain(2*D), func(_ *worker, lo, hi int) {
 		for t := lo; t < hi; t++ {
 			row, to := xs[t*D:(t+1)*D], o[t*D:(t+1)*D]
-			var sum, squares float64
-			for _, v := range row {
-				sum += float64(v)
-			}
-			mean := sum / float64(D)
-			for _, v := range row {
-				d := float64(v) - mean
-				squares += d * d
-			}
-			m, r := float32(mean), float32(1/math.Sqrt(squares/float64(D)+float64(eps)))
-			for i, v := range row {
-				to[i] = (v-m)*r*ws[i] + bs[i]
-			}
+			mean := b.loops.sum(row) / float32(D)
+			variance := b.loops.sumSquares(row, mean) / float32(D)
+			scale := float32(1 / math.Sqrt(float64(variance)+float64(eps)))
+			b.loops.normalise(to, row, ws, bs, mean, scale)
 			if st != nil {
-				st[2*t], st[2*t+1] = m, r
+				st[2*t], st[2*t+1] = mean, scale
 			}
 		}
 	})
@@ -54,20 +45,12 @@ func (b *Backend) LayerNormBackward(dx, dout, x, weight, stats kernels.Tensor) {
 	wantFloat("LayerNormBackward", "weight", weight, 1, D)
 	dxs, ds, xs, st := dx.F32s(), dout.F32s(), x.F32s(), stats.F32s()
 	ws := b.weightVector(0, weight)
-	b.pool.each(T, grain(12*D), func(_ *worker, lo, hi int) {
+	b.pool.each(T, grain(3*D), func(_ *worker, lo, hi int) {
 		for t := lo; t < hi; t++ {
 			row, d, to := xs[t*D:(t+1)*D], ds[t*D:(t+1)*D], dxs[t*D:(t+1)*D]
-			m, r := st[2*t], st[2*t+1]
-			var sum, along float64
-			for i, v := range row {
-				g := d[i] * ws[i]
-				sum += float64(g)
-				along += float64(g * ((v - m) * r))
-			}
-			sum, along = sum/float64(D), along/float64(D)
-			for i, v := range row {
-				to[i] += r * (d[i]*ws[i] - float32(sum) - (v-m)*r*float32(along))
-			}
+			mean, scale := st[2*t], st[2*t+1]
+			sum, along := b.loops.normSums(d, row, ws, mean, scale)
+			b.loops.normSlope(to, d, row, ws, mean, scale, sum/float32(D), along/float32(D))
 		}
 	})
 }

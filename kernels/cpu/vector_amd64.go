@@ -1,0 +1,212 @@
+package cpu
+
+//go:generate go -C gen run . -out ../avx2_amd64.s -stubs ../avx2_amd64.go -pkg cpu
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/cpu"
+
+	"quartet/kernels"
+)
+
+// bestLoops are the fastest ones that this processor runs.
+func bestLoops() *loops {
+	if cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasF16C {
+		return &avx2Loops
+	}
+	return &plainLoops
+}
+
+// avx2Loops call the generated kernels.
+var avx2Loops = loops{
+	directF16: true,
+	fromF16:   avx2FromF16, fromBF16: avx2FromBF16, toF16: avx2ToF16,
+	fromNF4: avx2FromNF4, toNF4: avx2ToNF4,
+	largest: func(x []float32) float32 { return maxAbs(len(x), unsafe.SliceData(x)) },
+
+	tile: avx2Tile, packRows: avx2PackRows, packColumns: avx2PackColumns, dots: avx2Dots,
+
+	add: func(out, x, y []float32) {
+		add(len(out), unsafe.SliceData(out), unsafe.SliceData(x), unsafe.SliceData(y))
+	},
+	multiply: func(out, x []float32, s float32) {
+		multiply(len(out), unsafe.SliceData(out), unsafe.SliceData(x), s)
+	},
+	gelu: func(out, x []float32) { gelu(len(out), unsafe.SliceData(out), unsafe.SliceData(x)) },
+	geluSlope: func(out, dout, x []float32) {
+		geluSlope(len(out), unsafe.SliceData(out), unsafe.SliceData(dout), unsafe.SliceData(x))
+	},
+
+	sum:        func(x []float32) float32 { return sumOf(len(x), unsafe.SliceData(x)) },
+	sumSquares: func(x []float32, mean float32) float32 { return sumSquares(len(x), unsafe.SliceData(x), mean) },
+	normalise: func(out, x, weight, bias []float32, mean, scale float32) {
+		normalise(len(out), unsafe.SliceData(out), unsafe.SliceData(x), unsafe.SliceData(weight), unsafe.SliceData(bias), mean, scale)
+	},
+	normSums: func(dout, x, weight []float32, mean, scale float32) (sum, along float32) {
+		return normSums(len(dout), unsafe.SliceData(dout), unsafe.SliceData(x), unsafe.SliceData(weight), mean, scale)
+	},
+	normSlope: func(out, dout, x, weight []float32, mean, scale, sum, along float32) {
+		o := unsafe.SliceData(out)
+		normSlope(len(out), o, o, unsafe.SliceData(dout), unsafe.SliceData(x), unsafe.SliceData(weight), mean, scale, sum, along)
+	},
+	top: func(x []float32) float32 { return maxOf(len(x), unsafe.SliceData(x)) },
+	expSum: func(out, x []float32, shift float32) float32 {
+		return expSum(len(out), unsafe.SliceData(out), unsafe.SliceData(x), shift)
+	},
+
+	scores: func(out, q, rows []float32, stride int, scale float32) {
+		scores(len(out), len(q), unsafe.SliceData(out), unsafe.SliceData(q), unsafe.SliceData(rows), uintptr(4*stride), scale)
+	},
+	weigh: func(out, p, rows []float32, stride int, scale float32) {
+		weigh(len(p), len(out), unsafe.SliceData(out), unsafe.SliceData(p), unsafe.SliceData(rows), uintptr(4*stride), scale)
+	},
+	outer: func(rows []float32, stride int, p, x []float32) {
+		outer(len(p), len(x), unsafe.SliceData(rows), uintptr(4*stride), unsafe.SliceData(p), unsafe.SliceData(x))
+	},
+	scoreSlope: func(out, dp []float32, mean, scale float32) {
+		o := unsafe.SliceData(out)
+		scoreSlope(len(out), o, o, unsafe.SliceData(dp), mean, scale)
+	},
+
+	dropout: func(out, x []float32, d *dropoutRow) {
+		whole := len(out) &^ 31
+		args := [6]uint32{d.threshold, d.position, d.row, d.step, d.key[0], d.key[1]}
+		dropout(whole, unsafe.SliceData(out), unsafe.SliceData(x), &args, d.scale)
+		dropoutFrom(whole, out, x, d)
+	},
+}
+
+func avx2FromF16(dst []float32, src []uint16) {
+	whole := len(dst) &^ 7
+	widenF16(whole, unsafe.SliceData(dst), unsafe.SliceData(src))
+	plainFromF16(dst[whole:], src[whole:])
+}
+
+func avx2FromBF16(dst []float32, src []uint16) {
+	whole := len(dst) &^ 7
+	widenBF16(whole, unsafe.SliceData(dst), unsafe.SliceData(src))
+	plainFromBF16(dst[whole:], src[whole:])
+}
+
+func avx2ToF16(dst []uint16, src []float32) {
+	whole := len(dst) &^ 7
+	narrowF16(whole, unsafe.SliceData(dst), unsafe.SliceData(src))
+	plainToF16(dst[whole:], src[whole:])
+}
+
+func avx2FromNF4(dst []float32, size int, codes []byte, at int, absmax []float32, round kernels.DType) {
+	whole := size &^ 15
+	if len(absmax) > 1 {
+		whole = size
+	}
+	if at%2 != 0 || whole%16 != 0 || whole == 0 {
+		plainFromNF4(dst, size, codes, at, absmax, round)
+		return
+	}
+	kernel := nf4ToF32
+	switch round {
+	case kernels.F16:
+		kernel = nf4ToF16
+	case kernels.BF16:
+		kernel = nf4ToBF16
+	}
+	kernel(len(absmax), whole, unsafe.SliceData(dst), &codes[at/2], unsafe.SliceData(absmax))
+	if whole < size {
+		plainFromNF4(dst[whole:], size-whole, codes, at+whole, absmax, round)
+	}
+}
+
+func avx2ToNF4(codes []byte, x []float32, scale float32) {
+	whole := len(x) &^ 31
+	nf4Codes(whole, unsafe.SliceData(codes), unsafe.SliceData(x), &kernels.NF4Thresholds[0], scale)
+	plainToNF4(codes[whole/2:], x[whole:], scale)
+}
+
+func avx2Tile(rows, k int, a []float32, aRow, aCol int, panel, c []float32, cRow int, alpha float32) {
+	pa, pb, pc := unsafe.SliceData(a), unsafe.SliceData(panel), unsafe.SliceData(c)
+	down, along, next := uintptr(4*aRow), uintptr(4*aCol), uintptr(4*cRow)
+	switch rows {
+	case 6:
+		gemm6(k, pa, down, along, pb, pc, next, alpha)
+	case 5:
+		gemm5(k, pa, down, along, pb, pc, next, alpha)
+	case 4:
+		gemm4(k, pa, down, along, pb, pc, next, alpha)
+	case 3:
+		gemm3(k, pa, down, along, pb, pc, next, alpha)
+	case 2:
+		gemm2(k, pa, down, along, pb, pc, next, alpha)
+	case 1:
+		gemm1(k, pa, down, along, pb, pc, next, alpha)
+	}
+}
+
+func avx2PackRows(panel []float32, t kernels.Tensor, at, stride, k int) {
+	dst := unsafe.SliceData(panel)
+	switch t.DType {
+	case kernels.F32:
+		packRowsF32(k, dst, &t.F32s()[at], uintptr(4*stride))
+	case kernels.F16:
+		packRowsF16(k, dst, &t.F16s()[at], uintptr(2*stride))
+	case kernels.BF16:
+		packRowsBF16(k, dst, &t.F16s()[at], uintptr(2*stride))
+	}
+}
+
+func avx2PackColumns(panel []float32, t kernels.Tensor, at, stride, k int) {
+	for half := range 2 {
+		dst, from := &panel[8*half], at+8*half*stride
+		switch t.DType {
+		case kernels.F32:
+			packColumnsF32(k, dst, &t.F32s()[from], uintptr(4*stride))
+		case kernels.F16:
+			packColumnsF16(k, dst, &t.F16s()[from], uintptr(2*stride))
+		case kernels.BF16:
+			packColumnsBF16(k, dst, &t.F16s()[from], uintptr(2*stride))
+		}
+	}
+}
+
+type dotKernel[T any] func(n int, out *float32, w *T, wRow uintptr, x *float32, xRow uintptr)
+
+// The kernels by tokens, for one row and for dotRows of them.
+var (
+	dotsF32 = [7][2]dotKernel[float32]{{}, {dotF321x1, dotF324x1}, {dotF321x2, dotF324x2}, {dotF321x3, dotF324x3},
+		{dotF321x4, dotF323x4}, {dotF321x5, dotF322x5}, {dotF321x6, dotF322x6}}
+	dotsF16 = [7][2]dotKernel[uint16]{{}, {dotF161x1, dotF164x1}, {dotF161x2, dotF164x2}, {dotF161x3, dotF164x3},
+		{dotF161x4, dotF163x4}, {dotF161x5, dotF162x5}, {dotF161x6, dotF162x6}}
+)
+
+func avx2Dots(out []float32, w kernels.Tensor, at, stride int, x []float32, xRow, n, rows, tokens int) {
+	if rows < dotRows(tokens) && rows > 1 {
+		for r := range rows {
+			avx2Dots(out[r*tokens:], w, at+r*stride, stride, x, xRow, n, 1, tokens)
+		}
+		return
+	}
+	several := min(rows-1, 1)
+	whole := n &^ 7
+	if w.DType == kernels.F16 {
+		weights := w.F16s()[at:]
+		dotsF16[tokens][several](whole, &out[0], &weights[0], uintptr(2*stride), &x[0], uintptr(4*xRow))
+		for i := whole; i < n; i++ {
+			for r := range rows {
+				v := kernels.F16ToF32(weights[r*stride+i])
+				for t := range tokens {
+					out[r*tokens+t] += v * x[t*xRow+i]
+				}
+			}
+		}
+		return
+	}
+	weights := w.F32s()[at:]
+	dotsF32[tokens][several](whole, &out[0], &weights[0], uintptr(4*stride), &x[0], uintptr(4*xRow))
+	for i := whole; i < n; i++ {
+		for r := range rows {
+			for t := range tokens {
+				out[r*tokens+t] += weights[r*stride+i] * x[t*xRow+i]
+			}
+		}
+	}
+}
