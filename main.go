@@ -32,7 +32,7 @@ type streams struct {
 func commands() []command {
 	return []command{
 		{"demo", "[DIR]", "the whole pipeline on the embedded model, in ./quartet-demo unless DIR is given", runDemo},
-		{"plan", "", "what would run and why, with predicted memory, disk and time", runPlan},
+		{"plan", "[STAGE…]", "what would run and why, with predicted memory, disk and time", runPlan},
 		{"run", "[STAGE…]", "run what is stale: base, quantize, lora, lora_quantize, evaluate", runPipeline},
 		{"status", "", "the state of each stage", runStatus},
 		{"eval", "[VARIANT…]", "evaluate the variants again and print their table", runEval},
