@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"quartet/dataset"
 	"quartet/eval"
+	"quartet/event"
 	"quartet/model"
 	"quartet/tokenizer"
 )
@@ -35,43 +37,69 @@ func (w *Workspace) Sampling() model.Sampling {
 var units = map[string]string{"load": "variants", "speed": "steps", "likelihood": "rows", "answers": "answers"}
 
 func evaluate(ctx context.Context, j *job) error {
-	b, err := j.device()
-	if err != nil {
-		return err
-	}
-	c := j.w.Config
-	t, err := tokenizer.Load(j.path(Base))
-	if err != nil {
-		return err
-	}
-	rows, err := j.heldOut()
-	if err != nil {
-		return err
-	}
-	meters := map[string]*meter{}
-	results, err := eval.Evaluate(ctx, b, j.w.Variants(),
-		eval.Data{Tokenizer: t, Template: j.template(), HeldOut: rows, Prompts: c.Evaluation.TestPrompts},
-		eval.Options{MaxNew: c.Evaluation.MaxNewTokens, Batch: c.Evaluation.Batch, Sampling: j.w.Sampling()},
-		eval.Hooks{OnWarning: j.warn, OnProgress: func(p eval.Progress) {
-			label := strings.TrimSpace(p.Phase + " " + p.Variant)
-			if meters[label] == nil {
-				meters[label] = j.meter(label, units[p.Phase])
-			}
-			meters[label].at(int64(p.Done), int64(p.Total))
-		}})
+	results, err := j.measure(ctx, j.w.Variants())
 	if err != nil {
 		return err
 	}
 	if results.Training, err = j.training(); err != nil {
 		return err
 	}
-	if results.Settings, err = j.settings(); err != nil {
-		return err
-	}
 	if err := results.Write(filepath.Join(j.temp, resultsName)); err != nil {
 		return err
 	}
 	return results.WriteReport(filepath.Join(j.temp, reportName))
+}
+
+// Measure evaluates variants of the workspace as they lie there, all of them without names, and writes nothing. The
+// results hold no training. Base is measured too, since the others' divergence is from it. sink is told the progress.
+func Measure(ctx context.Context, w *Workspace, names []string, sink event.Sink) (*eval.Results, error) {
+	variants := w.Variants()
+	for _, name := range names {
+		if !slices.ContainsFunc(variants, func(v eval.Variant) bool { return v.Name == name }) {
+			return nil, fmt.Errorf("no variant %q; the variants are base, quantized, lora, lora_quantized", name)
+		}
+	}
+	if len(names) > 0 {
+		variants = slices.DeleteFunc(variants, func(v eval.Variant) bool { return v.Name != eval.Base && !slices.Contains(names, v.Name) })
+	}
+	j := &job{runner: &runner{w: w, o: Options{Backend: OpenBackend}, sink: sink}, facts: facts{stage: Evaluate}}
+	return j.measure(ctx, variants)
+}
+
+// measure evaluates variants on the held-out rows and the test prompts.
+func (j *job) measure(ctx context.Context, variants []eval.Variant) (*eval.Results, error) {
+	b, err := j.device()
+	if err != nil {
+		return nil, err
+	}
+	c := j.w.Config
+	t, err := tokenizer.Load(j.path(Base))
+	if err != nil {
+		return nil, err
+	}
+	rows, err := j.heldOut()
+	if err != nil {
+		return nil, err
+	}
+	meters := map[string]*meter{}
+	results, err := eval.Evaluate(ctx, b, variants,
+		eval.Data{Tokenizer: t, Template: j.template(), HeldOut: rows, Prompts: c.Evaluation.TestPrompts},
+		eval.Options{MaxNew: c.Evaluation.MaxNewTokens, Batch: c.Evaluation.Batch, Sampling: j.w.Sampling()},
+		eval.Hooks{OnWarning: j.warn, OnProgress: func(p eval.Progress) {
+			label, key := strings.TrimSpace(p.Phase+" "+p.Variant), p.Phase
+			if p.Phase == "answers" { // counted for each variant
+				key = label
+			}
+			if meters[key] == nil {
+				meters[key] = j.meter(units[p.Phase])
+			}
+			meters[key].label(label, int64(p.Done), int64(p.Total))
+		}})
+	if err != nil {
+		return nil, err
+	}
+	results.Settings, err = j.settings()
+	return results, err
 }
 
 // heldOut is the rows that training never sees.

@@ -29,7 +29,7 @@ func (j *job) adopts() bool {
 
 func makeBase(ctx context.Context, j *job) error {
 	m := j.w.Config.Model
-	progress := j.meter("", "bytes")
+	progress := j.meter("bytes")
 	var err error
 	switch m.Source() {
 	case config.Embedded:
@@ -114,7 +114,7 @@ func makeQuantized(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	stats, err := model.Quantize(b, j.path(Base), j.temp, j.quantizeOptions(), j.meter("", "bytes").at)
+	stats, err := model.Quantize(b, j.path(Base), j.temp, j.quantizeOptions(), j.meter("bytes").at)
 	if err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func makeLoRAQuantized(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	stats, err := model.MergeQuantize(b, j.path(Base), j.path(LoRA), j.temp, j.quantizeOptions(), j.w.Config.LoRA.Merge, j.meter("", "bytes").at)
+	stats, err := model.MergeQuantize(b, j.path(Base), j.path(LoRA), j.temp, j.quantizeOptions(), j.w.Config.LoRA.Merge, j.meter("bytes").at)
 	if err != nil {
 		return err
 	}
