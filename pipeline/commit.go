@@ -190,19 +190,29 @@ func (w *Workspace) recoverStage(d *digester, stage string, crash crashPoint) er
 
 // tempPath is the folder in which a run of a stage makes its artefact: beside its place, so that renaming suffices.
 func (w *Workspace) tempPath(stage, run string) string {
-	dir, name := filepath.Split(w.Path(w.folder(stage)))
-	return dir + "." + name + ".quartet-" + run
+	dir, prefix := w.tempPlace(stage)
+	return filepath.Join(dir, prefix+run)
+}
+
+// tempPlace is where a stage's temporary folders lie, and how their names begin. Those of the results lie among them,
+// because it is files in that folder that are replaced.
+func (w *Workspace) tempPlace(stage string) (dir, prefix string) {
+	folder := w.Path(w.folder(stage))
+	if stage == Evaluate {
+		return folder, ".quartet-"
+	}
+	return filepath.Dir(folder), "." + filepath.Base(folder) + ".quartet-"
 }
 
 func (w *Workspace) temporaries(stage string) []string {
-	dir, name := filepath.Split(w.Path(w.folder(stage)))
+	dir, prefix := w.tempPlace(stage)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil
 	}
 	var all []string
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), "."+name+".quartet-") {
+		if strings.HasPrefix(e.Name(), prefix) {
 			all = append(all, filepath.Join(dir, e.Name()))
 		}
 	}

@@ -27,6 +27,11 @@ func (w *Workspace) Variants() []eval.Variant {
 	}
 }
 
+// Template is the text around a row's instruction, by the configuration.
+func (w *Workspace) Template() dataset.Template {
+	return dataset.Template{Prompt: w.Config.Prompt.Template, Context: w.Config.Prompt.Context}
+}
+
 // Sampling is how answers are drawn, by the configuration.
 func (w *Workspace) Sampling() model.Sampling {
 	e := w.Config.Evaluation
@@ -83,7 +88,7 @@ func (j *job) measure(ctx context.Context, variants []eval.Variant) (*eval.Resul
 	}
 	meters := map[string]*meter{}
 	results, err := eval.Evaluate(ctx, b, variants,
-		eval.Data{Tokenizer: t, Template: j.template(), HeldOut: rows, Prompts: c.Evaluation.TestPrompts},
+		eval.Data{Tokenizer: t, Template: j.w.Template(), HeldOut: rows, Prompts: c.Evaluation.TestPrompts},
 		eval.Options{MaxNew: c.Evaluation.MaxNewTokens, Batch: c.Evaluation.Batch, Sampling: j.w.Sampling()},
 		eval.Hooks{OnWarning: j.warn, OnProgress: func(p eval.Progress) {
 			label, key := strings.TrimSpace(p.Phase+" "+p.Variant), p.Phase
@@ -119,11 +124,35 @@ func (j *job) heldOut() ([]dataset.Row, error) {
 		return nil, err
 	case c.HeldOut > len(rows):
 		return nil, fmt.Errorf("read %s: it has %d rows, but held_out is %d; lower held_out, or set 0 for all", c.HeldOutFile, len(rows), c.HeldOut)
-	case c.HeldOut == 0 || c.HeldOut == len(rows):
-		return rows, nil
 	}
-	_, held, err := dataset.Split(rows, 0, c.HeldOut, seed)
-	return held, err
+	if c.HeldOut > 0 && c.HeldOut < len(rows) {
+		if _, rows, err = dataset.Split(rows, 0, c.HeldOut, seed); err != nil {
+			return nil, err
+		}
+	}
+	j.warnOfOverlap(rows)
+	return rows, nil
+}
+
+// warnOfOverlap tells when rows of the held-out file are rows of the training data.
+func (j *job) warnOfOverlap(held []dataset.Row) {
+	rows, err := dataset.ReadJSONL(j.w.Path(j.w.Config.Dataset.Name))
+	if err != nil {
+		return // the dataset has been cleared away since the training
+	}
+	trained := map[dataset.Row]bool{}
+	for _, r := range rows {
+		trained[r] = true
+	}
+	n := 0
+	for _, r := range held {
+		if trained[r] {
+			n++
+		}
+	}
+	if n > 0 {
+		j.warn(fmt.Sprintf("%d of the %d held-out rows are in the training data too, so their figures say little about new rows; take them out of one of the files", n, len(held)))
+	}
 }
 
 // training is the curve of the adapter's training.

@@ -42,7 +42,16 @@ func (w *Workspace) lock() (release func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", path, obstacle(err))
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	take := func() error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }
+	err = take()
+	for range 5 { // holder's look takes the lock for a moment
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+		err = take()
+	}
+	if err != nil {
 		defer f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, Locked{readHolder(f)}

@@ -169,7 +169,7 @@ func (w *Workspace) remember(d *digester) {
 	if w.holder() != nil {
 		return // the process that works here saves its own
 	}
-	if info, err := os.Stat(w.state()); err == nil && info.IsDir() {
+	if os.MkdirAll(w.state(), 0o777) == nil {
 		d.save() //nolint:errcheck // see above
 	}
 }

@@ -122,7 +122,7 @@ func (j *job) examples(dir string, mc model.Config) ([]dataset.Example, dataset.
 	if err != nil {
 		return nil, none, err
 	}
-	examples, stats, err := dataset.Encode(t, j.template(), rows, eos, dataset.Options{MaxLength: c.MaxLength, Truncate: c.Truncation, Labels: dataset.Labels(c.Labels)})
+	examples, stats, err := dataset.Encode(t, j.w.Template(), rows, eos, dataset.Options{MaxLength: c.MaxLength, Truncate: c.Truncation, Labels: dataset.Labels(c.Labels)})
 	if err != nil {
 		return nil, none, err
 	}
@@ -131,10 +131,6 @@ func (j *job) examples(dir string, mc model.Config) ([]dataset.Example, dataset.
 	}
 	j.preview(t, examples[0], stats)
 	return examples, stats, nil
-}
-
-func (j *job) template() dataset.Template {
-	return dataset.Template{Prompt: j.w.Config.Prompt.Template, Context: j.w.Config.Prompt.Context}
 }
 
 // endOfText is the token that ends a row.
@@ -165,6 +161,12 @@ func (j *job) preview(t *tokenizer.Tokenizer, e dataset.Example, s dataset.Stats
 // train trains a new adapter, from the checkpoint of an interrupted run where there is one of the same settings.
 func (j *job) train(ctx context.Context, m *model.Model, ac model.AdapterConfig, rows []dataset.Example) (train.Result, error) {
 	if j.forced {
+		if err := j.w.dropCheckpoint(); err != nil {
+			return train.Result{}, err
+		}
+	}
+	if _, err := train.CheckpointStep(j.w.checkpoint()); err != nil {
+		j.warn(fmt.Sprintf("training starts over: %v", err))
 		if err := j.w.dropCheckpoint(); err != nil {
 			return train.Result{}, err
 		}
@@ -211,14 +213,14 @@ func (j *job) trainHooks() train.Hooks {
 	}
 }
 
-// checkpointEvery is after how many steps training writes a checkpoint: save_steps where the user asks for checkpoints, else
-// so often that a killed run loses about ten seconds.
+// checkpointEvery is after how many steps training writes a checkpoint: so often that a killed run loses about ten seconds,
+// and at least every save_steps where the user asks for that.
 func (j *job) checkpointEvery() int {
 	t := j.w.Config.Training
+	most := 25
 	if t.SaveStrategy == "steps" {
-		return t.SaveSteps
+		most = min(most, t.SaveSteps)
 	}
-	const most = 25
 	steps := t.NumEpochs * float64(j.w.Config.Dataset.NumSamples) / float64(t.BatchSize*t.GradientAccumulationSteps)
 	if j.need.Seconds == 0 || steps == 0 {
 		return most

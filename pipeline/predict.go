@@ -161,7 +161,7 @@ func passBytes(mc model.Config, tokens int64, training, checkpointing bool) int6
 // rowTokens is about how many tokens a row of a .jsonl file has after the template and truncation, and how many rows
 // there are, judged by its first mebibyte.
 func (w *Workspace) rowTokens(file string) (tokens float64, rows int) {
-	const bytesPerToken = 4
+	const bytesPerToken, keys = 3.5, len(`{"instruction": "", "context": "", "response": "", "category": ""}`)
 	c := w.Config
 	longest := float64(c.Dataset.MaxLength)
 	f, err := os.Open(w.Path(file))
@@ -176,8 +176,8 @@ func (w *Workspace) rowTokens(file string) (tokens float64, rows int) {
 		return longest, c.Dataset.NumSamples
 	}
 	line := float64(len(head)) / float64(lines)
-	tokens = (line + float64(len(c.Prompt.Template))) / bytesPerToken
-	return min(tokens, longest), int(float64(info.Size()) / line)
+	tokens = (line - float64(keys) + float64(len(c.Prompt.Template))) / bytesPerToken
+	return min(max(tokens, 1), longest), int(float64(info.Size()) / line)
 }
 
 // machineSpeed is what this machine was measured to do.

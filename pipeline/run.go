@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"quartet/event"
 	"quartet/kernels"
 )
@@ -269,6 +271,9 @@ func (j *job) make(ctx context.Context, m mark) (pending, error) {
 	if err := os.MkdirAll(j.temp, 0o777); err != nil {
 		return p, fmt.Errorf("make folder %s: %w", j.temp, obstacle(err))
 	}
+	if err := j.fits(); err != nil {
+		return p, err
+	}
 	if err := works[j.stage](ctx, j); err != nil {
 		return p, err
 	}
@@ -294,6 +299,19 @@ func (j *job) make(ctx context.Context, m mark) (pending, error) {
 	}
 	p.Former = j.former(target)
 	return p, nil
+}
+
+// fits refuses work whose result has no room on the disk. A base may be linked, which needs none.
+func (j *job) fits() error {
+	var disk unix.Statfs_t
+	if j.stage == Base || unix.Statfs(j.temp, &disk) != nil {
+		return nil
+	}
+	if free := int64(disk.Bavail) * disk.Bsize; free < j.need.DiskBytes {
+		return fmt.Errorf("write %s: it needs %d MB, but the disk has %d MB free; free some space or set another path in config.toml",
+			j.folder, j.need.DiskBytes/1e6+1, free/1e6)
+	}
+	return nil
 }
 
 func (j *job) crashAt(step string) { j.o.crash(j.stage + ": " + step) }
