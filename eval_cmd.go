@@ -2,8 +2,35 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+
+	"quartet/console"
+	"quartet/pipeline"
 )
 
+// runEval is `quartet eval [VARIANT…]`: it measures the variants as they lie there and changes nothing on disk.
 func runEval(ctx context.Context, args []string, std streams) error {
+	f := flags("eval", "[VARIANT…]", std)
+	dir := workspaceFlag(f)
+	asJSON := f.Bool("json", false, "print the results as JSON, as in results.json")
+	names, err := parse(f, args)
+	if err != nil {
+		return err
+	}
+	w, err := pipeline.Open(*dir)
+	if err != nil {
+		return err
+	}
+	results, err := pipeline.Measure(ctx, w, names, console.New(std.err, console.ModeFor(std.err, false), console.Color(std.err)))
+	if err != nil {
+		return err
+	}
+	if *asJSON {
+		e := json.NewEncoder(std.out)
+		e.SetIndent("", " ")
+		return e.Encode(results)
+	}
+	fmt.Fprint(std.out, results.Table(console.Width(std.out), console.Color(std.out)))
 	return nil
 }

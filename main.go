@@ -35,7 +35,7 @@ func commands() []command {
 		{"plan", "[STAGE…]", "what would run and why, with predicted memory, disk and time", runPlan},
 		{"run", "[STAGE…]", "run what is stale: base, quantize, lora, lora_quantize, evaluate", runPipeline},
 		{"status", "", "the state of each stage", runStatus},
-		{"eval", "[VARIANT…]", "evaluate the variants again and print their table", runEval},
+		{"eval", "[VARIANT…]", "measure the variants as they are and print their table; writes nothing", runEval},
 		{"compare", "\"PROMPT\"…", "answer with the four variants side by side", runCompare},
 		{"golden", "DIR", "hold a folder of reference data of the Python stack against this build", runGolden},
 	}
