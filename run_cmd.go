@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"quartet/console"
+	"quartet/eval"
 	"quartet/event"
 	"quartet/pipeline"
 )
@@ -52,14 +53,21 @@ func work(ctx context.Context, dir string, stages []string, force, asJSON bool, 
 		return err
 	}
 	mode := console.ModeFor(std.out, asJSON)
-	failed := false
+	failed, results := false, len(stages) > 0 && !slices.Contains(stages, pipeline.Evaluate)
 	show := console.New(std.out, mode, console.Color(std.out))
 	err = pipeline.Run(ctx, w, pipeline.Options{Stages: stages, Force: force}, func(e event.Event) {
-		failed = failed || e.Kind == event.StageFailed
+		failed, results = failed || e.Kind == event.StageFailed, results || e.Kind == event.Results
 		show(e)
 	})
 	if err != nil && failed && ctx.Err() == nil {
 		return fmt.Errorf("%w: %w", errReported, err) // the stage's line has said it
+	}
+	if err == nil && !results && mode != console.JSON {
+		former, err := eval.Read(w.ResultsFile())
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(std.out, "\n%s", former.Table(console.Width(std.out), console.Color(std.out)))
 	}
 	return err
 }
