@@ -122,13 +122,49 @@ func widenBF16(n int, dst *float32, src *uint16)
 func narrowF16(n int, dst *uint16, src *float32)
 
 //go:noescape
-func nf4ToF32(n int, size int, dst *float32, codes *byte, absmax *float32)
+func nf4ToF32(n int, first int, size int, dst *float32, codes *byte, absmax *float32)
 
 //go:noescape
-func nf4ToF16(n int, size int, dst *float32, codes *byte, absmax *float32)
+func dotNF4F32x1(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
 
 //go:noescape
-func nf4ToBF16(n int, size int, dst *float32, codes *byte, absmax *float32)
+func dotNF4F32x2(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+
+//go:noescape
+func dotNF4F32x3(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+
+//go:noescape
+func dotNF4F32x4(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+
+//go:noescape
+func nf4ToF16(n int, first int, size int, dst *float32, codes *byte, absmax *float32)
+
+//go:noescape
+func dotNF4F16x1(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+
+//go:noescape
+func dotNF4F16x2(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+
+//go:noescape
+func dotNF4F16x3(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+
+//go:noescape
+func dotNF4F16x4(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+
+//go:noescape
+func nf4ToBF16(n int, first int, size int, dst *float32, codes *byte, absmax *float32)
+
+//go:noescape
+func dotNF4BF16x1(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+
+//go:noescape
+func dotNF4BF16x2(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+
+//go:noescape
+func dotNF4BF16x3(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+
+//go:noescape
+func dotNF4BF16x4(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
 
 //go:noescape
 func maxAbs(n int, x *float32) float32

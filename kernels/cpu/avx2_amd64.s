@@ -3088,136 +3088,1009 @@ DATA nf4_values<>+56(SB)/4, $0x3f3913b3
 DATA nf4_values<>+60(SB)/4, $0x3f800000
 GLOBL nf4_values<>(SB), RODATA|NOPTR, $64
 
-// func nf4ToF32(n int, size int, dst *float32, codes *byte, absmax *float32)
-// Requires: AVX, AVX2
-TEXT ·nf4ToF32(SB), NOSPLIT, $0-40
-	MOVQ  n+0(FP), AX
-	MOVQ  size+8(FP), CX
-	MOVQ  dst+16(FP), DX
-	MOVQ  codes+24(FP), BX
-	MOVQ  absmax+32(FP), SI
-	SHRQ  $0x04, CX
-	TESTQ AX, AX
-	JZ    blocks_end
+// func nf4ToF32(n int, first int, size int, dst *float32, codes *byte, absmax *float32)
+// Requires: AVX, AVX2, CMOV
+TEXT ·nf4ToF32(SB), NOSPLIT, $0-48
+	MOVQ dst+24(FP), AX
+	MOVQ n+0(FP), CX
+	MOVQ first+8(FP), DX
+	MOVQ size+16(FP), BX
+	MOVQ codes+32(FP), SI
+	MOVQ absmax+40(FP), DI
+	SHRQ $0x05, CX
+	SHRQ $0x05, DX
+	SHRQ $0x05, BX
 
 blocks:
-	VBROADCASTSS (SI), Y0
-	VMULPS       nf4_values<>+0(SB), Y0, Y1
-	VMULPS       nf4_values<>+32(SB), Y0, Y0
-	MOVQ         CX, DI
-	TESTQ        DI, DI
+	TESTQ        CX, CX
+	JZ           end
+	CMPQ         CX, DX
+	CMOVQLT      CX, DX
+	SUBQ         DX, CX
+	VBROADCASTSS (DI), Y1
+	VMULPS       nf4_values<>+0(SB), Y1, Y0
+	VMULPS       nf4_values<>+32(SB), Y1, Y1
+	TESTQ        DX, DX
 	JZ           steps_end
 
 steps:
-	VPMOVZXBD  (BX), Y2
-	VPSRLD     $0x04, Y2, Y4
-	VPSLLD     $0x18, Y2, Y5
-	VPERMPS    Y1, Y4, Y3
-	VPERMPS    Y0, Y4, Y4
-	VBLENDVPS  Y5, Y4, Y3, Y3
-	VPSLLD     $0x1c, Y2, Y5
-	VPERMPS    Y1, Y2, Y4
-	VPERMPS    Y0, Y2, Y2
-	VBLENDVPS  Y5, Y2, Y4, Y4
-	VUNPCKLPS  Y4, Y3, Y2
-	VUNPCKHPS  Y4, Y3, Y4
-	VPERM2F128 $0x20, Y4, Y2, Y3
-	VPERM2F128 $0x31, Y4, Y2, Y4
-	VMOVUPS    Y3, (DX)
-	VMOVUPS    Y4, 32(DX)
-	ADDQ       $0x08, BX
-	ADDQ       $0x40, DX
-	DECQ       DI
+	VMOVQ      (SI), X2
+	VPSRLW     $0x04, X2, X3
+	VPUNPCKLBW X2, X3, X2
+	VPMOVZXBD  X2, Y3
+	VPSLLD     $0x1c, Y3, Y4
+	VPERMPS    Y0, Y3, Y5
+	VPERMPS    Y1, Y3, Y3
+	VBLENDVPS  Y4, Y3, Y5, Y5
+	VMOVUPS    Y5, (AX)
+	VPSRLDQ    $0x08, X2, X2
+	VPMOVZXBD  X2, Y2
+	VPSLLD     $0x1c, Y2, Y3
+	VPERMPS    Y0, Y2, Y4
+	VPERMPS    Y1, Y2, Y2
+	VBLENDVPS  Y3, Y2, Y4, Y4
+	VMOVUPS    Y4, 32(AX)
+	VMOVQ      8(SI), X2
+	VPSRLW     $0x04, X2, X3
+	VPUNPCKLBW X2, X3, X2
+	VPMOVZXBD  X2, Y3
+	VPSLLD     $0x1c, Y3, Y4
+	VPERMPS    Y0, Y3, Y5
+	VPERMPS    Y1, Y3, Y3
+	VBLENDVPS  Y4, Y3, Y5, Y5
+	VMOVUPS    Y5, 64(AX)
+	VPSRLDQ    $0x08, X2, X2
+	VPMOVZXBD  X2, Y2
+	VPSLLD     $0x1c, Y2, Y3
+	VPERMPS    Y0, Y2, Y4
+	VPERMPS    Y1, Y2, Y2
+	VBLENDVPS  Y3, Y2, Y4, Y4
+	VMOVUPS    Y4, 96(AX)
+	ADDQ       $0x10, SI
+	ADDQ       $0x00000080, AX
+	DECQ       DX
 	JNZ        steps
 
 steps_end:
-	ADDQ $0x04, SI
-	DECQ AX
-	JNZ  blocks
+	MOVQ BX, DX
+	ADDQ $0x04, DI
+	JMP  blocks
 
-blocks_end:
+end:
 	VZEROUPPER
 	RET
 
-// func nf4ToF16(n int, size int, dst *float32, codes *byte, absmax *float32)
-// Requires: AVX, AVX2, F16C
-TEXT ·nf4ToF16(SB), NOSPLIT, $0-40
-	MOVQ  n+0(FP), AX
-	MOVQ  size+8(FP), CX
-	MOVQ  dst+16(FP), DX
-	MOVQ  codes+24(FP), BX
-	MOVQ  absmax+32(FP), SI
-	SHRQ  $0x04, CX
-	TESTQ AX, AX
-	JZ    blocks_end
+// func dotNF4F32x1(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+// Requires: AVX, AVX2, CMOV, FMA3
+TEXT ·dotNF4F32x1(SB), NOSPLIT, $0-64
+	MOVQ   x+48(FP), AX
+	MOVQ   xRow+56(FP), CX
+	LEAQ   (CX)(CX*2), CX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   n+0(FP), CX
+	MOVQ   first+8(FP), DX
+	MOVQ   size+16(FP), BX
+	MOVQ   codes+32(FP), SI
+	MOVQ   absmax+40(FP), DI
+	SHRQ   $0x05, CX
+	SHRQ   $0x05, DX
+	SHRQ   $0x05, BX
 
 blocks:
-	VBROADCASTSS (SI), Y0
-	VMULPS       nf4_values<>+0(SB), Y0, Y1
-	VMULPS       nf4_values<>+32(SB), Y0, Y0
-	VCVTPS2PH    $0x00, Y1, X1
-	VCVTPH2PS    X1, Y1
+	TESTQ        CX, CX
+	JZ           end
+	CMPQ         CX, DX
+	CMOVQLT      CX, DX
+	SUBQ         DX, CX
+	VBROADCASTSS (DI), Y5
+	VMULPS       nf4_values<>+0(SB), Y5, Y4
+	VMULPS       nf4_values<>+32(SB), Y5, Y5
+	TESTQ        DX, DX
+	JZ           steps_end
+
+steps:
+	VMOVQ       (SI), X6
+	VPSRLW      $0x04, X6, X7
+	VPUNPCKLBW  X6, X7, X6
+	VPMOVZXBD   X6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS (AX), Y9, Y0
+	VPSRLDQ     $0x08, X6, X6
+	VPMOVZXBD   X6, Y6
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y8
+	VPERMPS     Y5, Y6, Y6
+	VBLENDVPS   Y7, Y6, Y8, Y8
+	VFMADD231PS 32(AX), Y8, Y1
+	VMOVQ       8(SI), X6
+	VPSRLW      $0x04, X6, X7
+	VPUNPCKLBW  X6, X7, X6
+	VPMOVZXBD   X6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS 64(AX), Y9, Y2
+	VPSRLDQ     $0x08, X6, X6
+	VPMOVZXBD   X6, Y6
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y8
+	VPERMPS     Y5, Y6, Y6
+	VBLENDVPS   Y7, Y6, Y8, Y8
+	VFMADD231PS 96(AX), Y8, Y3
+	ADDQ        $0x10, SI
+	ADDQ        $0x00000080, AX
+	DECQ        DX
+	JNZ         steps
+
+steps_end:
+	MOVQ BX, DX
+	ADDQ $0x04, DI
+	JMP  blocks
+
+end:
+	MOVQ         out+24(FP), AX
+	VADDPS       Y1, Y0, Y0
+	VADDPS       Y2, Y0, Y0
+	VADDPS       Y3, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X0, X1, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	VMOVSS       X1, (AX)
+	VZEROUPPER
+	RET
+
+// func dotNF4F32x2(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+// Requires: AVX, AVX2, CMOV, FMA3
+TEXT ·dotNF4F32x2(SB), NOSPLIT, $0-64
+	MOVQ   x+48(FP), AX
+	MOVQ   xRow+56(FP), CX
+	LEAQ   (CX)(CX*2), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   n+0(FP), DX
+	MOVQ   first+8(FP), BX
+	MOVQ   size+16(FP), SI
+	MOVQ   codes+32(FP), DI
+	MOVQ   absmax+40(FP), R8
+	SHRQ   $0x05, DX
+	SHRQ   $0x05, BX
+	SHRQ   $0x05, SI
+
+blocks:
+	TESTQ        DX, DX
+	JZ           end
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
+	VBROADCASTSS (R8), Y5
+	VMULPS       nf4_values<>+0(SB), Y5, Y4
+	VMULPS       nf4_values<>+32(SB), Y5, Y5
+	TESTQ        BX, BX
+	JZ           steps_end
+
+steps:
+	VMOVQ       (DI), X6
+	VPSRLW      $0x04, X6, X7
+	VPUNPCKLBW  X6, X7, X6
+	VPMOVZXBD   X6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS (AX), Y9, Y0
+	VFMADD231PS (AX)(CX*1), Y9, Y1
+	VPSRLDQ     $0x08, X6, X6
+	VPMOVZXBD   X6, Y6
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y8
+	VPERMPS     Y5, Y6, Y6
+	VBLENDVPS   Y7, Y6, Y8, Y8
+	VFMADD231PS 32(AX), Y8, Y2
+	VFMADD231PS 32(AX)(CX*1), Y8, Y3
+	VMOVQ       8(DI), X6
+	VPSRLW      $0x04, X6, X7
+	VPUNPCKLBW  X6, X7, X6
+	VPMOVZXBD   X6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS 64(AX), Y9, Y0
+	VFMADD231PS 64(AX)(CX*1), Y9, Y1
+	VPSRLDQ     $0x08, X6, X6
+	VPMOVZXBD   X6, Y6
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y8
+	VPERMPS     Y5, Y6, Y6
+	VBLENDVPS   Y7, Y6, Y8, Y8
+	VFMADD231PS 96(AX), Y8, Y2
+	VFMADD231PS 96(AX)(CX*1), Y8, Y3
+	ADDQ        $0x10, DI
+	ADDQ        $0x00000080, AX
+	DECQ        BX
+	JNZ         steps
+
+steps_end:
+	MOVQ SI, BX
+	ADDQ $0x04, R8
+	JMP  blocks
+
+end:
+	MOVQ         out+24(FP), AX
+	VADDPS       Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X2
+	VADDPS       X0, X2, X2
+	VHADDPS      X2, X2, X2
+	VHADDPS      X2, X2, X2
+	VMOVSS       X2, (AX)
+	VADDPS       Y3, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X1, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, 4(AX)
+	VZEROUPPER
+	RET
+
+// func dotNF4F32x3(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+// Requires: AVX, AVX2, CMOV, FMA3
+TEXT ·dotNF4F32x3(SB), NOSPLIT, $0-64
+	MOVQ   x+48(FP), AX
+	MOVQ   xRow+56(FP), CX
+	LEAQ   (CX)(CX*2), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	MOVQ   n+0(FP), DX
+	MOVQ   first+8(FP), BX
+	MOVQ   size+16(FP), SI
+	MOVQ   codes+32(FP), DI
+	MOVQ   absmax+40(FP), R8
+	SHRQ   $0x05, DX
+	SHRQ   $0x05, BX
+	SHRQ   $0x05, SI
+
+blocks:
+	TESTQ        DX, DX
+	JZ           end
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
+	VBROADCASTSS (R8), Y7
+	VMULPS       nf4_values<>+0(SB), Y7, Y6
+	VMULPS       nf4_values<>+32(SB), Y7, Y7
+	TESTQ        BX, BX
+	JZ           steps_end
+
+steps:
+	VMOVQ       (DI), X8
+	VPSRLW      $0x04, X8, X9
+	VPUNPCKLBW  X8, X9, X8
+	VPMOVZXBD   X8, Y9
+	VPSLLD      $0x1c, Y9, Y10
+	VPERMPS     Y6, Y9, Y11
+	VPERMPS     Y7, Y9, Y9
+	VBLENDVPS   Y10, Y9, Y11, Y11
+	VFMADD231PS (AX), Y11, Y0
+	VFMADD231PS (AX)(CX*1), Y11, Y1
+	VFMADD231PS (AX)(CX*2), Y11, Y2
+	VPSRLDQ     $0x08, X8, X8
+	VPMOVZXBD   X8, Y8
+	VPSLLD      $0x1c, Y8, Y9
+	VPERMPS     Y6, Y8, Y10
+	VPERMPS     Y7, Y8, Y8
+	VBLENDVPS   Y9, Y8, Y10, Y10
+	VFMADD231PS 32(AX), Y10, Y3
+	VFMADD231PS 32(AX)(CX*1), Y10, Y4
+	VFMADD231PS 32(AX)(CX*2), Y10, Y5
+	VMOVQ       8(DI), X8
+	VPSRLW      $0x04, X8, X9
+	VPUNPCKLBW  X8, X9, X8
+	VPMOVZXBD   X8, Y9
+	VPSLLD      $0x1c, Y9, Y10
+	VPERMPS     Y6, Y9, Y11
+	VPERMPS     Y7, Y9, Y9
+	VBLENDVPS   Y10, Y9, Y11, Y11
+	VFMADD231PS 64(AX), Y11, Y0
+	VFMADD231PS 64(AX)(CX*1), Y11, Y1
+	VFMADD231PS 64(AX)(CX*2), Y11, Y2
+	VPSRLDQ     $0x08, X8, X8
+	VPMOVZXBD   X8, Y8
+	VPSLLD      $0x1c, Y8, Y9
+	VPERMPS     Y6, Y8, Y10
+	VPERMPS     Y7, Y8, Y8
+	VBLENDVPS   Y9, Y8, Y10, Y10
+	VFMADD231PS 96(AX), Y10, Y3
+	VFMADD231PS 96(AX)(CX*1), Y10, Y4
+	VFMADD231PS 96(AX)(CX*2), Y10, Y5
+	ADDQ        $0x10, DI
+	ADDQ        $0x00000080, AX
+	DECQ        BX
+	JNZ         steps
+
+steps_end:
+	MOVQ SI, BX
+	ADDQ $0x04, R8
+	JMP  blocks
+
+end:
+	MOVQ         out+24(FP), AX
+	VADDPS       Y3, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X3
+	VADDPS       X0, X3, X3
+	VHADDPS      X3, X3, X3
+	VHADDPS      X3, X3, X3
+	VMOVSS       X3, (AX)
+	VADDPS       Y4, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X1, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, 4(AX)
+	VADDPS       Y5, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPS       X2, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, 8(AX)
+	VZEROUPPER
+	RET
+
+// func dotNF4F32x4(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+// Requires: AVX, AVX2, CMOV, FMA3
+TEXT ·dotNF4F32x4(SB), NOSPLIT, $0-64
+	MOVQ   x+48(FP), AX
+	MOVQ   xRow+56(FP), CX
+	LEAQ   (CX)(CX*2), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   n+0(FP), BX
+	MOVQ   first+8(FP), SI
+	MOVQ   size+16(FP), DI
+	MOVQ   codes+32(FP), R8
+	MOVQ   absmax+40(FP), R9
+	SHRQ   $0x05, BX
+	SHRQ   $0x05, SI
+	SHRQ   $0x05, DI
+
+blocks:
+	TESTQ        BX, BX
+	JZ           end
+	CMPQ         BX, SI
+	CMOVQLT      BX, SI
+	SUBQ         SI, BX
+	VBROADCASTSS (R9), Y9
+	VMULPS       nf4_values<>+0(SB), Y9, Y8
+	VMULPS       nf4_values<>+32(SB), Y9, Y9
+	TESTQ        SI, SI
+	JZ           steps_end
+
+steps:
+	VMOVQ       (R8), X10
+	VPSRLW      $0x04, X10, X11
+	VPUNPCKLBW  X10, X11, X10
+	VPMOVZXBD   X10, Y11
+	VPSLLD      $0x1c, Y11, Y12
+	VPERMPS     Y8, Y11, Y13
+	VPERMPS     Y9, Y11, Y11
+	VBLENDVPS   Y12, Y11, Y13, Y13
+	VFMADD231PS (AX), Y13, Y0
+	VFMADD231PS (AX)(CX*1), Y13, Y1
+	VFMADD231PS (AX)(CX*2), Y13, Y2
+	VFMADD231PS (AX)(DX*1), Y13, Y3
+	VPSRLDQ     $0x08, X10, X10
+	VPMOVZXBD   X10, Y10
+	VPSLLD      $0x1c, Y10, Y11
+	VPERMPS     Y8, Y10, Y12
+	VPERMPS     Y9, Y10, Y10
+	VBLENDVPS   Y11, Y10, Y12, Y12
+	VFMADD231PS 32(AX), Y12, Y4
+	VFMADD231PS 32(AX)(CX*1), Y12, Y5
+	VFMADD231PS 32(AX)(CX*2), Y12, Y6
+	VFMADD231PS 32(AX)(DX*1), Y12, Y7
+	VMOVQ       8(R8), X10
+	VPSRLW      $0x04, X10, X11
+	VPUNPCKLBW  X10, X11, X10
+	VPMOVZXBD   X10, Y11
+	VPSLLD      $0x1c, Y11, Y12
+	VPERMPS     Y8, Y11, Y13
+	VPERMPS     Y9, Y11, Y11
+	VBLENDVPS   Y12, Y11, Y13, Y13
+	VFMADD231PS 64(AX), Y13, Y0
+	VFMADD231PS 64(AX)(CX*1), Y13, Y1
+	VFMADD231PS 64(AX)(CX*2), Y13, Y2
+	VFMADD231PS 64(AX)(DX*1), Y13, Y3
+	VPSRLDQ     $0x08, X10, X10
+	VPMOVZXBD   X10, Y10
+	VPSLLD      $0x1c, Y10, Y11
+	VPERMPS     Y8, Y10, Y12
+	VPERMPS     Y9, Y10, Y10
+	VBLENDVPS   Y11, Y10, Y12, Y12
+	VFMADD231PS 96(AX), Y12, Y4
+	VFMADD231PS 96(AX)(CX*1), Y12, Y5
+	VFMADD231PS 96(AX)(CX*2), Y12, Y6
+	VFMADD231PS 96(AX)(DX*1), Y12, Y7
+	ADDQ        $0x10, R8
+	ADDQ        $0x00000080, AX
+	DECQ        SI
+	JNZ         steps
+
+steps_end:
+	MOVQ DI, SI
+	ADDQ $0x04, R9
+	JMP  blocks
+
+end:
+	MOVQ         out+24(FP), AX
+	VADDPS       Y4, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X4
+	VADDPS       X0, X4, X4
+	VHADDPS      X4, X4, X4
+	VHADDPS      X4, X4, X4
+	VMOVSS       X4, (AX)
+	VADDPS       Y5, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X1, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, 4(AX)
+	VADDPS       Y6, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPS       X2, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, 8(AX)
+	VADDPS       Y7, Y3, Y3
+	VEXTRACTF128 $0x01, Y3, X0
+	VADDPS       X3, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, 12(AX)
+	VZEROUPPER
+	RET
+
+// func nf4ToF16(n int, first int, size int, dst *float32, codes *byte, absmax *float32)
+// Requires: AVX, AVX2, CMOV, F16C
+TEXT ·nf4ToF16(SB), NOSPLIT, $0-48
+	MOVQ dst+24(FP), AX
+	MOVQ n+0(FP), CX
+	MOVQ first+8(FP), DX
+	MOVQ size+16(FP), BX
+	MOVQ codes+32(FP), SI
+	MOVQ absmax+40(FP), DI
+	SHRQ $0x05, CX
+	SHRQ $0x05, DX
+	SHRQ $0x05, BX
+
+blocks:
+	TESTQ        CX, CX
+	JZ           end
+	CMPQ         CX, DX
+	CMOVQLT      CX, DX
+	SUBQ         DX, CX
+	VBROADCASTSS (DI), Y1
+	VMULPS       nf4_values<>+0(SB), Y1, Y0
+	VMULPS       nf4_values<>+32(SB), Y1, Y1
 	VCVTPS2PH    $0x00, Y0, X0
-	VCVTPH2PS    X0, Y0
-	MOVQ         CX, DI
-	TESTQ        DI, DI
+	VPSHUFB      bytes_apart<>+0(SB), X0, X0
+	VCVTPS2PH    $0x00, Y1, X1
+	VPSHUFB      bytes_apart<>+0(SB), X1, X1
+	VPUNPCKLQDQ  X1, X0, X2
+	VPUNPCKHQDQ  X1, X0, X1
+	VINSERTI128  $0x01, X2, Y2, Y0
+	VINSERTI128  $0x01, X1, Y1, Y1
+	TESTQ        DX, DX
 	JZ           steps_end
 
 steps:
-	VPMOVZXBD  (BX), Y2
-	VPSRLD     $0x04, Y2, Y4
-	VPSLLD     $0x18, Y2, Y5
-	VPERMPS    Y1, Y4, Y3
-	VPERMPS    Y0, Y4, Y4
-	VBLENDVPS  Y5, Y4, Y3, Y3
-	VPSLLD     $0x1c, Y2, Y5
-	VPERMPS    Y1, Y2, Y4
-	VPERMPS    Y0, Y2, Y2
-	VBLENDVPS  Y5, Y2, Y4, Y4
-	VUNPCKLPS  Y4, Y3, Y2
-	VUNPCKHPS  Y4, Y3, Y4
-	VPERM2F128 $0x20, Y4, Y2, Y3
-	VPERM2F128 $0x31, Y4, Y2, Y4
-	VMOVUPS    Y3, (DX)
-	VMOVUPS    Y4, 32(DX)
-	ADDQ       $0x08, BX
-	ADDQ       $0x40, DX
-	DECQ       DI
-	JNZ        steps
+	VMOVDQU      (SI), X2
+	VPSRLW       $0x04, X2, X3
+	VPAND        nibble<>+0(SB), X2, X2
+	VPAND        nibble<>+0(SB), X3, X3
+	VPUNPCKHBW   X2, X3, X4
+	VPUNPCKLBW   X2, X3, X2
+	VINSERTI128  $0x01, X4, Y2, Y3
+	VPSHUFB      Y3, Y0, Y4
+	VPSHUFB      Y3, Y1, Y3
+	VPUNPCKLBW   Y3, Y4, Y5
+	VPUNPCKHBW   Y3, Y4, Y3
+	VCVTPH2PS    X5, Y4
+	VMOVUPS      Y4, (AX)
+	VCVTPH2PS    X3, Y4
+	VMOVUPS      Y4, 32(AX)
+	VEXTRACTI128 $0x01, Y5, X4
+	VCVTPH2PS    X4, Y4
+	VMOVUPS      Y4, 64(AX)
+	VEXTRACTI128 $0x01, Y3, X3
+	VCVTPH2PS    X3, Y3
+	VMOVUPS      Y3, 96(AX)
+	ADDQ         $0x10, SI
+	ADDQ         $0x00000080, AX
+	DECQ         DX
+	JNZ          steps
 
 steps_end:
-	ADDQ $0x04, SI
-	DECQ AX
-	JNZ  blocks
+	MOVQ BX, DX
+	ADDQ $0x04, DI
+	JMP  blocks
 
-blocks_end:
+end:
 	VZEROUPPER
 	RET
 
-// func nf4ToBF16(n int, size int, dst *float32, codes *byte, absmax *float32)
-// Requires: AVX, AVX2
-TEXT ·nf4ToBF16(SB), NOSPLIT, $0-40
-	MOVQ  n+0(FP), AX
-	MOVQ  size+8(FP), CX
-	MOVQ  dst+16(FP), DX
-	MOVQ  codes+24(FP), BX
-	MOVQ  absmax+32(FP), SI
-	SHRQ  $0x04, CX
-	TESTQ AX, AX
-	JZ    blocks_end
+DATA bytes_apart<>+0(SB)/1, $0x00
+DATA bytes_apart<>+1(SB)/1, $0x02
+DATA bytes_apart<>+2(SB)/1, $0x04
+DATA bytes_apart<>+3(SB)/1, $0x06
+DATA bytes_apart<>+4(SB)/1, $0x08
+DATA bytes_apart<>+5(SB)/1, $0x0a
+DATA bytes_apart<>+6(SB)/1, $0x0c
+DATA bytes_apart<>+7(SB)/1, $0x0e
+DATA bytes_apart<>+8(SB)/1, $0x01
+DATA bytes_apart<>+9(SB)/1, $0x03
+DATA bytes_apart<>+10(SB)/1, $0x05
+DATA bytes_apart<>+11(SB)/1, $0x07
+DATA bytes_apart<>+12(SB)/1, $0x09
+DATA bytes_apart<>+13(SB)/1, $0x0b
+DATA bytes_apart<>+14(SB)/1, $0x0d
+DATA bytes_apart<>+15(SB)/1, $0x0f
+GLOBL bytes_apart<>(SB), RODATA|NOPTR, $16
+
+DATA nibble<>+0(SB)/1, $0x0f
+DATA nibble<>+1(SB)/1, $0x0f
+DATA nibble<>+2(SB)/1, $0x0f
+DATA nibble<>+3(SB)/1, $0x0f
+DATA nibble<>+4(SB)/1, $0x0f
+DATA nibble<>+5(SB)/1, $0x0f
+DATA nibble<>+6(SB)/1, $0x0f
+DATA nibble<>+7(SB)/1, $0x0f
+DATA nibble<>+8(SB)/1, $0x0f
+DATA nibble<>+9(SB)/1, $0x0f
+DATA nibble<>+10(SB)/1, $0x0f
+DATA nibble<>+11(SB)/1, $0x0f
+DATA nibble<>+12(SB)/1, $0x0f
+DATA nibble<>+13(SB)/1, $0x0f
+DATA nibble<>+14(SB)/1, $0x0f
+DATA nibble<>+15(SB)/1, $0x0f
+GLOBL nibble<>(SB), RODATA|NOPTR, $16
+
+// func dotNF4F16x1(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+// Requires: AVX, AVX2, CMOV, F16C, FMA3
+TEXT ·dotNF4F16x1(SB), NOSPLIT, $0-64
+	MOVQ   x+48(FP), AX
+	MOVQ   xRow+56(FP), CX
+	LEAQ   (CX)(CX*2), CX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   n+0(FP), CX
+	MOVQ   first+8(FP), DX
+	MOVQ   size+16(FP), BX
+	MOVQ   codes+32(FP), SI
+	MOVQ   absmax+40(FP), DI
+	SHRQ   $0x05, CX
+	SHRQ   $0x05, DX
+	SHRQ   $0x05, BX
 
 blocks:
-	VBROADCASTSS (SI), Y0
-	VMULPS       nf4_values<>+0(SB), Y0, Y1
-	VMULPS       nf4_values<>+32(SB), Y0, Y0
-	VPSRLD       $0x10, Y1, Y2
-	VBROADCASTSS const_00000001<>+0(SB), Y3
-	VPAND        Y3, Y2, Y2
-	VBROADCASTSS const_00007fff<>+0(SB), Y3
-	VPADDD       Y3, Y1, Y1
-	VPADDD       Y2, Y1, Y1
-	VBROADCASTSS const_ffff0000<>+0(SB), Y2
-	VPAND        Y2, Y1, Y1
+	TESTQ        CX, CX
+	JZ           end
+	CMPQ         CX, DX
+	CMOVQLT      CX, DX
+	SUBQ         DX, CX
+	VBROADCASTSS (DI), Y5
+	VMULPS       nf4_values<>+0(SB), Y5, Y4
+	VMULPS       nf4_values<>+32(SB), Y5, Y5
+	VCVTPS2PH    $0x00, Y4, X4
+	VPSHUFB      bytes_apart<>+0(SB), X4, X4
+	VCVTPS2PH    $0x00, Y5, X5
+	VPSHUFB      bytes_apart<>+0(SB), X5, X5
+	VPUNPCKLQDQ  X5, X4, X6
+	VPUNPCKHQDQ  X5, X4, X5
+	VINSERTI128  $0x01, X6, Y6, Y4
+	VINSERTI128  $0x01, X5, Y5, Y5
+	TESTQ        DX, DX
+	JZ           steps_end
+
+steps:
+	VMOVDQU      (SI), X6
+	VPSRLW       $0x04, X6, X7
+	VPAND        nibble<>+0(SB), X6, X6
+	VPAND        nibble<>+0(SB), X7, X7
+	VPUNPCKHBW   X6, X7, X8
+	VPUNPCKLBW   X6, X7, X6
+	VINSERTI128  $0x01, X8, Y6, Y7
+	VPSHUFB      Y7, Y4, Y8
+	VPSHUFB      Y7, Y5, Y7
+	VPUNPCKLBW   Y7, Y8, Y9
+	VPUNPCKHBW   Y7, Y8, Y7
+	VCVTPH2PS    X9, Y8
+	VFMADD231PS  (AX), Y8, Y0
+	VCVTPH2PS    X7, Y8
+	VFMADD231PS  32(AX), Y8, Y1
+	VEXTRACTI128 $0x01, Y9, X8
+	VCVTPH2PS    X8, Y8
+	VFMADD231PS  64(AX), Y8, Y2
+	VEXTRACTI128 $0x01, Y7, X7
+	VCVTPH2PS    X7, Y7
+	VFMADD231PS  96(AX), Y7, Y3
+	ADDQ         $0x10, SI
+	ADDQ         $0x00000080, AX
+	DECQ         DX
+	JNZ          steps
+
+steps_end:
+	MOVQ BX, DX
+	ADDQ $0x04, DI
+	JMP  blocks
+
+end:
+	MOVQ         out+24(FP), AX
+	VADDPS       Y1, Y0, Y0
+	VADDPS       Y2, Y0, Y0
+	VADDPS       Y3, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X0, X1, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	VMOVSS       X1, (AX)
+	VZEROUPPER
+	RET
+
+// func dotNF4F16x2(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+// Requires: AVX, AVX2, CMOV, F16C, FMA3
+TEXT ·dotNF4F16x2(SB), NOSPLIT, $0-64
+	MOVQ   x+48(FP), AX
+	MOVQ   xRow+56(FP), CX
+	LEAQ   (CX)(CX*2), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   n+0(FP), DX
+	MOVQ   first+8(FP), BX
+	MOVQ   size+16(FP), SI
+	MOVQ   codes+32(FP), DI
+	MOVQ   absmax+40(FP), R8
+	SHRQ   $0x05, DX
+	SHRQ   $0x05, BX
+	SHRQ   $0x05, SI
+
+blocks:
+	TESTQ        DX, DX
+	JZ           end
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
+	VBROADCASTSS (R8), Y5
+	VMULPS       nf4_values<>+0(SB), Y5, Y4
+	VMULPS       nf4_values<>+32(SB), Y5, Y5
+	VCVTPS2PH    $0x00, Y4, X4
+	VPSHUFB      bytes_apart<>+0(SB), X4, X4
+	VCVTPS2PH    $0x00, Y5, X5
+	VPSHUFB      bytes_apart<>+0(SB), X5, X5
+	VPUNPCKLQDQ  X5, X4, X6
+	VPUNPCKHQDQ  X5, X4, X5
+	VINSERTI128  $0x01, X6, Y6, Y4
+	VINSERTI128  $0x01, X5, Y5, Y5
+	TESTQ        BX, BX
+	JZ           steps_end
+
+steps:
+	VMOVDQU      (DI), X6
+	VPSRLW       $0x04, X6, X7
+	VPAND        nibble<>+0(SB), X6, X6
+	VPAND        nibble<>+0(SB), X7, X7
+	VPUNPCKHBW   X6, X7, X8
+	VPUNPCKLBW   X6, X7, X6
+	VINSERTI128  $0x01, X8, Y6, Y7
+	VPSHUFB      Y7, Y4, Y8
+	VPSHUFB      Y7, Y5, Y7
+	VPUNPCKLBW   Y7, Y8, Y9
+	VPUNPCKHBW   Y7, Y8, Y7
+	VCVTPH2PS    X9, Y8
+	VFMADD231PS  (AX), Y8, Y0
+	VFMADD231PS  (AX)(CX*1), Y8, Y1
+	VCVTPH2PS    X7, Y8
+	VFMADD231PS  32(AX), Y8, Y2
+	VFMADD231PS  32(AX)(CX*1), Y8, Y3
+	VEXTRACTI128 $0x01, Y9, X8
+	VCVTPH2PS    X8, Y8
+	VFMADD231PS  64(AX), Y8, Y0
+	VFMADD231PS  64(AX)(CX*1), Y8, Y1
+	VEXTRACTI128 $0x01, Y7, X7
+	VCVTPH2PS    X7, Y7
+	VFMADD231PS  96(AX), Y7, Y2
+	VFMADD231PS  96(AX)(CX*1), Y7, Y3
+	ADDQ         $0x10, DI
+	ADDQ         $0x00000080, AX
+	DECQ         BX
+	JNZ          steps
+
+steps_end:
+	MOVQ SI, BX
+	ADDQ $0x04, R8
+	JMP  blocks
+
+end:
+	MOVQ         out+24(FP), AX
+	VADDPS       Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X2
+	VADDPS       X0, X2, X2
+	VHADDPS      X2, X2, X2
+	VHADDPS      X2, X2, X2
+	VMOVSS       X2, (AX)
+	VADDPS       Y3, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X1, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, 4(AX)
+	VZEROUPPER
+	RET
+
+// func dotNF4F16x3(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+// Requires: AVX, AVX2, CMOV, F16C, FMA3
+TEXT ·dotNF4F16x3(SB), NOSPLIT, $0-64
+	MOVQ   x+48(FP), AX
+	MOVQ   xRow+56(FP), CX
+	LEAQ   (CX)(CX*2), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	MOVQ   n+0(FP), DX
+	MOVQ   first+8(FP), BX
+	MOVQ   size+16(FP), SI
+	MOVQ   codes+32(FP), DI
+	MOVQ   absmax+40(FP), R8
+	SHRQ   $0x05, DX
+	SHRQ   $0x05, BX
+	SHRQ   $0x05, SI
+
+blocks:
+	TESTQ        DX, DX
+	JZ           end
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
+	VBROADCASTSS (R8), Y7
+	VMULPS       nf4_values<>+0(SB), Y7, Y6
+	VMULPS       nf4_values<>+32(SB), Y7, Y7
+	VCVTPS2PH    $0x00, Y6, X6
+	VPSHUFB      bytes_apart<>+0(SB), X6, X6
+	VCVTPS2PH    $0x00, Y7, X7
+	VPSHUFB      bytes_apart<>+0(SB), X7, X7
+	VPUNPCKLQDQ  X7, X6, X8
+	VPUNPCKHQDQ  X7, X6, X7
+	VINSERTI128  $0x01, X8, Y8, Y6
+	VINSERTI128  $0x01, X7, Y7, Y7
+	TESTQ        BX, BX
+	JZ           steps_end
+
+steps:
+	VMOVDQU      (DI), X8
+	VPSRLW       $0x04, X8, X9
+	VPAND        nibble<>+0(SB), X8, X8
+	VPAND        nibble<>+0(SB), X9, X9
+	VPUNPCKHBW   X8, X9, X10
+	VPUNPCKLBW   X8, X9, X8
+	VINSERTI128  $0x01, X10, Y8, Y9
+	VPSHUFB      Y9, Y6, Y10
+	VPSHUFB      Y9, Y7, Y9
+	VPUNPCKLBW   Y9, Y10, Y11
+	VPUNPCKHBW   Y9, Y10, Y9
+	VCVTPH2PS    X11, Y10
+	VFMADD231PS  (AX), Y10, Y0
+	VFMADD231PS  (AX)(CX*1), Y10, Y1
+	VFMADD231PS  (AX)(CX*2), Y10, Y2
+	VCVTPH2PS    X9, Y10
+	VFMADD231PS  32(AX), Y10, Y3
+	VFMADD231PS  32(AX)(CX*1), Y10, Y4
+	VFMADD231PS  32(AX)(CX*2), Y10, Y5
+	VEXTRACTI128 $0x01, Y11, X10
+	VCVTPH2PS    X10, Y10
+	VFMADD231PS  64(AX), Y10, Y0
+	VFMADD231PS  64(AX)(CX*1), Y10, Y1
+	VFMADD231PS  64(AX)(CX*2), Y10, Y2
+	VEXTRACTI128 $0x01, Y9, X9
+	VCVTPH2PS    X9, Y9
+	VFMADD231PS  96(AX), Y9, Y3
+	VFMADD231PS  96(AX)(CX*1), Y9, Y4
+	VFMADD231PS  96(AX)(CX*2), Y9, Y5
+	ADDQ         $0x10, DI
+	ADDQ         $0x00000080, AX
+	DECQ         BX
+	JNZ          steps
+
+steps_end:
+	MOVQ SI, BX
+	ADDQ $0x04, R8
+	JMP  blocks
+
+end:
+	MOVQ         out+24(FP), AX
+	VADDPS       Y3, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X3
+	VADDPS       X0, X3, X3
+	VHADDPS      X3, X3, X3
+	VHADDPS      X3, X3, X3
+	VMOVSS       X3, (AX)
+	VADDPS       Y4, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X1, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, 4(AX)
+	VADDPS       Y5, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPS       X2, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, 8(AX)
+	VZEROUPPER
+	RET
+
+// func dotNF4F16x4(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+// Requires: AVX, AVX2, CMOV, F16C, FMA3
+TEXT ·dotNF4F16x4(SB), NOSPLIT, $0-64
+	MOVQ   x+48(FP), AX
+	MOVQ   xRow+56(FP), CX
+	LEAQ   (CX)(CX*2), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   n+0(FP), BX
+	MOVQ   first+8(FP), SI
+	MOVQ   size+16(FP), DI
+	MOVQ   codes+32(FP), R8
+	MOVQ   absmax+40(FP), R9
+	SHRQ   $0x05, BX
+	SHRQ   $0x05, SI
+	SHRQ   $0x05, DI
+
+blocks:
+	TESTQ        BX, BX
+	JZ           end
+	CMPQ         BX, SI
+	CMOVQLT      BX, SI
+	SUBQ         SI, BX
+	VBROADCASTSS (R9), Y9
+	VMULPS       nf4_values<>+0(SB), Y9, Y8
+	VMULPS       nf4_values<>+32(SB), Y9, Y9
+	VCVTPS2PH    $0x00, Y8, X8
+	VPSHUFB      bytes_apart<>+0(SB), X8, X8
+	VCVTPS2PH    $0x00, Y9, X9
+	VPSHUFB      bytes_apart<>+0(SB), X9, X9
+	VPUNPCKLQDQ  X9, X8, X10
+	VPUNPCKHQDQ  X9, X8, X9
+	VINSERTI128  $0x01, X10, Y10, Y8
+	VINSERTI128  $0x01, X9, Y9, Y9
+	TESTQ        SI, SI
+	JZ           steps_end
+
+steps:
+	VMOVDQU      (R8), X10
+	VPSRLW       $0x04, X10, X11
+	VPAND        nibble<>+0(SB), X10, X10
+	VPAND        nibble<>+0(SB), X11, X11
+	VPUNPCKHBW   X10, X11, X12
+	VPUNPCKLBW   X10, X11, X10
+	VINSERTI128  $0x01, X12, Y10, Y11
+	VPSHUFB      Y11, Y8, Y12
+	VPSHUFB      Y11, Y9, Y11
+	VPUNPCKLBW   Y11, Y12, Y13
+	VPUNPCKHBW   Y11, Y12, Y11
+	VCVTPH2PS    X13, Y12
+	VFMADD231PS  (AX), Y12, Y0
+	VFMADD231PS  (AX)(CX*1), Y12, Y1
+	VFMADD231PS  (AX)(CX*2), Y12, Y2
+	VFMADD231PS  (AX)(DX*1), Y12, Y3
+	VCVTPH2PS    X11, Y12
+	VFMADD231PS  32(AX), Y12, Y4
+	VFMADD231PS  32(AX)(CX*1), Y12, Y5
+	VFMADD231PS  32(AX)(CX*2), Y12, Y6
+	VFMADD231PS  32(AX)(DX*1), Y12, Y7
+	VEXTRACTI128 $0x01, Y13, X12
+	VCVTPH2PS    X12, Y12
+	VFMADD231PS  64(AX), Y12, Y0
+	VFMADD231PS  64(AX)(CX*1), Y12, Y1
+	VFMADD231PS  64(AX)(CX*2), Y12, Y2
+	VFMADD231PS  64(AX)(DX*1), Y12, Y3
+	VEXTRACTI128 $0x01, Y11, X11
+	VCVTPH2PS    X11, Y11
+	VFMADD231PS  96(AX), Y11, Y4
+	VFMADD231PS  96(AX)(CX*1), Y11, Y5
+	VFMADD231PS  96(AX)(CX*2), Y11, Y6
+	VFMADD231PS  96(AX)(DX*1), Y11, Y7
+	ADDQ         $0x10, R8
+	ADDQ         $0x00000080, AX
+	DECQ         SI
+	JNZ          steps
+
+steps_end:
+	MOVQ DI, SI
+	ADDQ $0x04, R9
+	JMP  blocks
+
+end:
+	MOVQ         out+24(FP), AX
+	VADDPS       Y4, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X4
+	VADDPS       X0, X4, X4
+	VHADDPS      X4, X4, X4
+	VHADDPS      X4, X4, X4
+	VMOVSS       X4, (AX)
+	VADDPS       Y5, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X1, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, 4(AX)
+	VADDPS       Y6, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPS       X2, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, 8(AX)
+	VADDPS       Y7, Y3, Y3
+	VEXTRACTF128 $0x01, Y3, X0
+	VADDPS       X3, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, 12(AX)
+	VZEROUPPER
+	RET
+
+// func nf4ToBF16(n int, first int, size int, dst *float32, codes *byte, absmax *float32)
+// Requires: AVX, AVX2, CMOV
+TEXT ·nf4ToBF16(SB), NOSPLIT, $0-48
+	MOVQ dst+24(FP), AX
+	MOVQ n+0(FP), CX
+	MOVQ first+8(FP), DX
+	MOVQ size+16(FP), BX
+	MOVQ codes+32(FP), SI
+	MOVQ absmax+40(FP), DI
+	SHRQ $0x05, CX
+	SHRQ $0x05, DX
+	SHRQ $0x05, BX
+
+blocks:
+	TESTQ        CX, CX
+	JZ           end
+	CMPQ         CX, DX
+	CMOVQLT      CX, DX
+	SUBQ         DX, CX
+	VBROADCASTSS (DI), Y1
+	VMULPS       nf4_values<>+0(SB), Y1, Y0
+	VMULPS       nf4_values<>+32(SB), Y1, Y1
 	VPSRLD       $0x10, Y0, Y2
 	VBROADCASTSS const_00000001<>+0(SB), Y3
 	VPAND        Y3, Y2, Y2
@@ -3226,38 +4099,61 @@ blocks:
 	VPADDD       Y2, Y0, Y0
 	VBROADCASTSS const_ffff0000<>+0(SB), Y2
 	VPAND        Y2, Y0, Y0
-	MOVQ         CX, DI
-	TESTQ        DI, DI
+	VPSRLD       $0x10, Y1, Y2
+	VBROADCASTSS const_00000001<>+0(SB), Y3
+	VPAND        Y3, Y2, Y2
+	VBROADCASTSS const_00007fff<>+0(SB), Y3
+	VPADDD       Y3, Y1, Y1
+	VPADDD       Y2, Y1, Y1
+	VBROADCASTSS const_ffff0000<>+0(SB), Y2
+	VPAND        Y2, Y1, Y1
+	TESTQ        DX, DX
 	JZ           steps_end
 
 steps:
-	VPMOVZXBD  (BX), Y2
-	VPSRLD     $0x04, Y2, Y4
-	VPSLLD     $0x18, Y2, Y5
-	VPERMPS    Y1, Y4, Y3
-	VPERMPS    Y0, Y4, Y4
-	VBLENDVPS  Y5, Y4, Y3, Y3
-	VPSLLD     $0x1c, Y2, Y5
-	VPERMPS    Y1, Y2, Y4
-	VPERMPS    Y0, Y2, Y2
-	VBLENDVPS  Y5, Y2, Y4, Y4
-	VUNPCKLPS  Y4, Y3, Y2
-	VUNPCKHPS  Y4, Y3, Y4
-	VPERM2F128 $0x20, Y4, Y2, Y3
-	VPERM2F128 $0x31, Y4, Y2, Y4
-	VMOVUPS    Y3, (DX)
-	VMOVUPS    Y4, 32(DX)
-	ADDQ       $0x08, BX
-	ADDQ       $0x40, DX
-	DECQ       DI
+	VMOVQ      (SI), X2
+	VPSRLW     $0x04, X2, X3
+	VPUNPCKLBW X2, X3, X2
+	VPMOVZXBD  X2, Y3
+	VPSLLD     $0x1c, Y3, Y4
+	VPERMPS    Y0, Y3, Y5
+	VPERMPS    Y1, Y3, Y3
+	VBLENDVPS  Y4, Y3, Y5, Y5
+	VMOVUPS    Y5, (AX)
+	VPSRLDQ    $0x08, X2, X2
+	VPMOVZXBD  X2, Y2
+	VPSLLD     $0x1c, Y2, Y3
+	VPERMPS    Y0, Y2, Y4
+	VPERMPS    Y1, Y2, Y2
+	VBLENDVPS  Y3, Y2, Y4, Y4
+	VMOVUPS    Y4, 32(AX)
+	VMOVQ      8(SI), X2
+	VPSRLW     $0x04, X2, X3
+	VPUNPCKLBW X2, X3, X2
+	VPMOVZXBD  X2, Y3
+	VPSLLD     $0x1c, Y3, Y4
+	VPERMPS    Y0, Y3, Y5
+	VPERMPS    Y1, Y3, Y3
+	VBLENDVPS  Y4, Y3, Y5, Y5
+	VMOVUPS    Y5, 64(AX)
+	VPSRLDQ    $0x08, X2, X2
+	VPMOVZXBD  X2, Y2
+	VPSLLD     $0x1c, Y2, Y3
+	VPERMPS    Y0, Y2, Y4
+	VPERMPS    Y1, Y2, Y2
+	VBLENDVPS  Y3, Y2, Y4, Y4
+	VMOVUPS    Y4, 96(AX)
+	ADDQ       $0x10, SI
+	ADDQ       $0x00000080, AX
+	DECQ       DX
 	JNZ        steps
 
 steps_end:
-	ADDQ $0x04, SI
-	DECQ AX
-	JNZ  blocks
+	MOVQ BX, DX
+	ADDQ $0x04, DI
+	JMP  blocks
 
-blocks_end:
+end:
 	VZEROUPPER
 	RET
 
@@ -3269,6 +4165,478 @@ GLOBL const_00007fff<>(SB), RODATA|NOPTR, $4
 
 DATA const_ffff0000<>+0(SB)/4, $0xffff0000
 GLOBL const_ffff0000<>(SB), RODATA|NOPTR, $4
+
+// func dotNF4BF16x1(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+// Requires: AVX, AVX2, CMOV, FMA3
+TEXT ·dotNF4BF16x1(SB), NOSPLIT, $0-64
+	MOVQ   x+48(FP), AX
+	MOVQ   xRow+56(FP), CX
+	LEAQ   (CX)(CX*2), CX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   n+0(FP), CX
+	MOVQ   first+8(FP), DX
+	MOVQ   size+16(FP), BX
+	MOVQ   codes+32(FP), SI
+	MOVQ   absmax+40(FP), DI
+	SHRQ   $0x05, CX
+	SHRQ   $0x05, DX
+	SHRQ   $0x05, BX
+
+blocks:
+	TESTQ        CX, CX
+	JZ           end
+	CMPQ         CX, DX
+	CMOVQLT      CX, DX
+	SUBQ         DX, CX
+	VBROADCASTSS (DI), Y5
+	VMULPS       nf4_values<>+0(SB), Y5, Y4
+	VMULPS       nf4_values<>+32(SB), Y5, Y5
+	VPSRLD       $0x10, Y4, Y6
+	VBROADCASTSS const_00000001<>+0(SB), Y7
+	VPAND        Y7, Y6, Y6
+	VBROADCASTSS const_00007fff<>+0(SB), Y7
+	VPADDD       Y7, Y4, Y4
+	VPADDD       Y6, Y4, Y4
+	VBROADCASTSS const_ffff0000<>+0(SB), Y6
+	VPAND        Y6, Y4, Y4
+	VPSRLD       $0x10, Y5, Y6
+	VBROADCASTSS const_00000001<>+0(SB), Y7
+	VPAND        Y7, Y6, Y6
+	VBROADCASTSS const_00007fff<>+0(SB), Y7
+	VPADDD       Y7, Y5, Y5
+	VPADDD       Y6, Y5, Y5
+	VBROADCASTSS const_ffff0000<>+0(SB), Y6
+	VPAND        Y6, Y5, Y5
+	TESTQ        DX, DX
+	JZ           steps_end
+
+steps:
+	VMOVQ       (SI), X6
+	VPSRLW      $0x04, X6, X7
+	VPUNPCKLBW  X6, X7, X6
+	VPMOVZXBD   X6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS (AX), Y9, Y0
+	VPSRLDQ     $0x08, X6, X6
+	VPMOVZXBD   X6, Y6
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y8
+	VPERMPS     Y5, Y6, Y6
+	VBLENDVPS   Y7, Y6, Y8, Y8
+	VFMADD231PS 32(AX), Y8, Y1
+	VMOVQ       8(SI), X6
+	VPSRLW      $0x04, X6, X7
+	VPUNPCKLBW  X6, X7, X6
+	VPMOVZXBD   X6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS 64(AX), Y9, Y2
+	VPSRLDQ     $0x08, X6, X6
+	VPMOVZXBD   X6, Y6
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y8
+	VPERMPS     Y5, Y6, Y6
+	VBLENDVPS   Y7, Y6, Y8, Y8
+	VFMADD231PS 96(AX), Y8, Y3
+	ADDQ        $0x10, SI
+	ADDQ        $0x00000080, AX
+	DECQ        DX
+	JNZ         steps
+
+steps_end:
+	MOVQ BX, DX
+	ADDQ $0x04, DI
+	JMP  blocks
+
+end:
+	MOVQ         out+24(FP), AX
+	VADDPS       Y1, Y0, Y0
+	VADDPS       Y2, Y0, Y0
+	VADDPS       Y3, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X0, X1, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	VMOVSS       X1, (AX)
+	VZEROUPPER
+	RET
+
+// func dotNF4BF16x2(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+// Requires: AVX, AVX2, CMOV, FMA3
+TEXT ·dotNF4BF16x2(SB), NOSPLIT, $0-64
+	MOVQ   x+48(FP), AX
+	MOVQ   xRow+56(FP), CX
+	LEAQ   (CX)(CX*2), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   n+0(FP), DX
+	MOVQ   first+8(FP), BX
+	MOVQ   size+16(FP), SI
+	MOVQ   codes+32(FP), DI
+	MOVQ   absmax+40(FP), R8
+	SHRQ   $0x05, DX
+	SHRQ   $0x05, BX
+	SHRQ   $0x05, SI
+
+blocks:
+	TESTQ        DX, DX
+	JZ           end
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
+	VBROADCASTSS (R8), Y5
+	VMULPS       nf4_values<>+0(SB), Y5, Y4
+	VMULPS       nf4_values<>+32(SB), Y5, Y5
+	VPSRLD       $0x10, Y4, Y6
+	VBROADCASTSS const_00000001<>+0(SB), Y7
+	VPAND        Y7, Y6, Y6
+	VBROADCASTSS const_00007fff<>+0(SB), Y7
+	VPADDD       Y7, Y4, Y4
+	VPADDD       Y6, Y4, Y4
+	VBROADCASTSS const_ffff0000<>+0(SB), Y6
+	VPAND        Y6, Y4, Y4
+	VPSRLD       $0x10, Y5, Y6
+	VBROADCASTSS const_00000001<>+0(SB), Y7
+	VPAND        Y7, Y6, Y6
+	VBROADCASTSS const_00007fff<>+0(SB), Y7
+	VPADDD       Y7, Y5, Y5
+	VPADDD       Y6, Y5, Y5
+	VBROADCASTSS const_ffff0000<>+0(SB), Y6
+	VPAND        Y6, Y5, Y5
+	TESTQ        BX, BX
+	JZ           steps_end
+
+steps:
+	VMOVQ       (DI), X6
+	VPSRLW      $0x04, X6, X7
+	VPUNPCKLBW  X6, X7, X6
+	VPMOVZXBD   X6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS (AX), Y9, Y0
+	VFMADD231PS (AX)(CX*1), Y9, Y1
+	VPSRLDQ     $0x08, X6, X6
+	VPMOVZXBD   X6, Y6
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y8
+	VPERMPS     Y5, Y6, Y6
+	VBLENDVPS   Y7, Y6, Y8, Y8
+	VFMADD231PS 32(AX), Y8, Y2
+	VFMADD231PS 32(AX)(CX*1), Y8, Y3
+	VMOVQ       8(DI), X6
+	VPSRLW      $0x04, X6, X7
+	VPUNPCKLBW  X6, X7, X6
+	VPMOVZXBD   X6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS 64(AX), Y9, Y0
+	VFMADD231PS 64(AX)(CX*1), Y9, Y1
+	VPSRLDQ     $0x08, X6, X6
+	VPMOVZXBD   X6, Y6
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y8
+	VPERMPS     Y5, Y6, Y6
+	VBLENDVPS   Y7, Y6, Y8, Y8
+	VFMADD231PS 96(AX), Y8, Y2
+	VFMADD231PS 96(AX)(CX*1), Y8, Y3
+	ADDQ        $0x10, DI
+	ADDQ        $0x00000080, AX
+	DECQ        BX
+	JNZ         steps
+
+steps_end:
+	MOVQ SI, BX
+	ADDQ $0x04, R8
+	JMP  blocks
+
+end:
+	MOVQ         out+24(FP), AX
+	VADDPS       Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X2
+	VADDPS       X0, X2, X2
+	VHADDPS      X2, X2, X2
+	VHADDPS      X2, X2, X2
+	VMOVSS       X2, (AX)
+	VADDPS       Y3, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X1, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, 4(AX)
+	VZEROUPPER
+	RET
+
+// func dotNF4BF16x3(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+// Requires: AVX, AVX2, CMOV, FMA3
+TEXT ·dotNF4BF16x3(SB), NOSPLIT, $0-64
+	MOVQ   x+48(FP), AX
+	MOVQ   xRow+56(FP), CX
+	LEAQ   (CX)(CX*2), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	MOVQ   n+0(FP), DX
+	MOVQ   first+8(FP), BX
+	MOVQ   size+16(FP), SI
+	MOVQ   codes+32(FP), DI
+	MOVQ   absmax+40(FP), R8
+	SHRQ   $0x05, DX
+	SHRQ   $0x05, BX
+	SHRQ   $0x05, SI
+
+blocks:
+	TESTQ        DX, DX
+	JZ           end
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
+	VBROADCASTSS (R8), Y7
+	VMULPS       nf4_values<>+0(SB), Y7, Y6
+	VMULPS       nf4_values<>+32(SB), Y7, Y7
+	VPSRLD       $0x10, Y6, Y8
+	VBROADCASTSS const_00000001<>+0(SB), Y9
+	VPAND        Y9, Y8, Y8
+	VBROADCASTSS const_00007fff<>+0(SB), Y9
+	VPADDD       Y9, Y6, Y6
+	VPADDD       Y8, Y6, Y6
+	VBROADCASTSS const_ffff0000<>+0(SB), Y8
+	VPAND        Y8, Y6, Y6
+	VPSRLD       $0x10, Y7, Y8
+	VBROADCASTSS const_00000001<>+0(SB), Y9
+	VPAND        Y9, Y8, Y8
+	VBROADCASTSS const_00007fff<>+0(SB), Y9
+	VPADDD       Y9, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VBROADCASTSS const_ffff0000<>+0(SB), Y8
+	VPAND        Y8, Y7, Y7
+	TESTQ        BX, BX
+	JZ           steps_end
+
+steps:
+	VMOVQ       (DI), X8
+	VPSRLW      $0x04, X8, X9
+	VPUNPCKLBW  X8, X9, X8
+	VPMOVZXBD   X8, Y9
+	VPSLLD      $0x1c, Y9, Y10
+	VPERMPS     Y6, Y9, Y11
+	VPERMPS     Y7, Y9, Y9
+	VBLENDVPS   Y10, Y9, Y11, Y11
+	VFMADD231PS (AX), Y11, Y0
+	VFMADD231PS (AX)(CX*1), Y11, Y1
+	VFMADD231PS (AX)(CX*2), Y11, Y2
+	VPSRLDQ     $0x08, X8, X8
+	VPMOVZXBD   X8, Y8
+	VPSLLD      $0x1c, Y8, Y9
+	VPERMPS     Y6, Y8, Y10
+	VPERMPS     Y7, Y8, Y8
+	VBLENDVPS   Y9, Y8, Y10, Y10
+	VFMADD231PS 32(AX), Y10, Y3
+	VFMADD231PS 32(AX)(CX*1), Y10, Y4
+	VFMADD231PS 32(AX)(CX*2), Y10, Y5
+	VMOVQ       8(DI), X8
+	VPSRLW      $0x04, X8, X9
+	VPUNPCKLBW  X8, X9, X8
+	VPMOVZXBD   X8, Y9
+	VPSLLD      $0x1c, Y9, Y10
+	VPERMPS     Y6, Y9, Y11
+	VPERMPS     Y7, Y9, Y9
+	VBLENDVPS   Y10, Y9, Y11, Y11
+	VFMADD231PS 64(AX), Y11, Y0
+	VFMADD231PS 64(AX)(CX*1), Y11, Y1
+	VFMADD231PS 64(AX)(CX*2), Y11, Y2
+	VPSRLDQ     $0x08, X8, X8
+	VPMOVZXBD   X8, Y8
+	VPSLLD      $0x1c, Y8, Y9
+	VPERMPS     Y6, Y8, Y10
+	VPERMPS     Y7, Y8, Y8
+	VBLENDVPS   Y9, Y8, Y10, Y10
+	VFMADD231PS 96(AX), Y10, Y3
+	VFMADD231PS 96(AX)(CX*1), Y10, Y4
+	VFMADD231PS 96(AX)(CX*2), Y10, Y5
+	ADDQ        $0x10, DI
+	ADDQ        $0x00000080, AX
+	DECQ        BX
+	JNZ         steps
+
+steps_end:
+	MOVQ SI, BX
+	ADDQ $0x04, R8
+	JMP  blocks
+
+end:
+	MOVQ         out+24(FP), AX
+	VADDPS       Y3, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X3
+	VADDPS       X0, X3, X3
+	VHADDPS      X3, X3, X3
+	VHADDPS      X3, X3, X3
+	VMOVSS       X3, (AX)
+	VADDPS       Y4, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X1, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, 4(AX)
+	VADDPS       Y5, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPS       X2, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, 8(AX)
+	VZEROUPPER
+	RET
+
+// func dotNF4BF16x4(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
+// Requires: AVX, AVX2, CMOV, FMA3
+TEXT ·dotNF4BF16x4(SB), NOSPLIT, $0-64
+	MOVQ   x+48(FP), AX
+	MOVQ   xRow+56(FP), CX
+	LEAQ   (CX)(CX*2), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   n+0(FP), BX
+	MOVQ   first+8(FP), SI
+	MOVQ   size+16(FP), DI
+	MOVQ   codes+32(FP), R8
+	MOVQ   absmax+40(FP), R9
+	SHRQ   $0x05, BX
+	SHRQ   $0x05, SI
+	SHRQ   $0x05, DI
+
+blocks:
+	TESTQ        BX, BX
+	JZ           end
+	CMPQ         BX, SI
+	CMOVQLT      BX, SI
+	SUBQ         SI, BX
+	VBROADCASTSS (R9), Y9
+	VMULPS       nf4_values<>+0(SB), Y9, Y8
+	VMULPS       nf4_values<>+32(SB), Y9, Y9
+	VPSRLD       $0x10, Y8, Y10
+	VBROADCASTSS const_00000001<>+0(SB), Y11
+	VPAND        Y11, Y10, Y10
+	VBROADCASTSS const_00007fff<>+0(SB), Y11
+	VPADDD       Y11, Y8, Y8
+	VPADDD       Y10, Y8, Y8
+	VBROADCASTSS const_ffff0000<>+0(SB), Y10
+	VPAND        Y10, Y8, Y8
+	VPSRLD       $0x10, Y9, Y10
+	VBROADCASTSS const_00000001<>+0(SB), Y11
+	VPAND        Y11, Y10, Y10
+	VBROADCASTSS const_00007fff<>+0(SB), Y11
+	VPADDD       Y11, Y9, Y9
+	VPADDD       Y10, Y9, Y9
+	VBROADCASTSS const_ffff0000<>+0(SB), Y10
+	VPAND        Y10, Y9, Y9
+	TESTQ        SI, SI
+	JZ           steps_end
+
+steps:
+	VMOVQ       (R8), X10
+	VPSRLW      $0x04, X10, X11
+	VPUNPCKLBW  X10, X11, X10
+	VPMOVZXBD   X10, Y11
+	VPSLLD      $0x1c, Y11, Y12
+	VPERMPS     Y8, Y11, Y13
+	VPERMPS     Y9, Y11, Y11
+	VBLENDVPS   Y12, Y11, Y13, Y13
+	VFMADD231PS (AX), Y13, Y0
+	VFMADD231PS (AX)(CX*1), Y13, Y1
+	VFMADD231PS (AX)(CX*2), Y13, Y2
+	VFMADD231PS (AX)(DX*1), Y13, Y3
+	VPSRLDQ     $0x08, X10, X10
+	VPMOVZXBD   X10, Y10
+	VPSLLD      $0x1c, Y10, Y11
+	VPERMPS     Y8, Y10, Y12
+	VPERMPS     Y9, Y10, Y10
+	VBLENDVPS   Y11, Y10, Y12, Y12
+	VFMADD231PS 32(AX), Y12, Y4
+	VFMADD231PS 32(AX)(CX*1), Y12, Y5
+	VFMADD231PS 32(AX)(CX*2), Y12, Y6
+	VFMADD231PS 32(AX)(DX*1), Y12, Y7
+	VMOVQ       8(R8), X10
+	VPSRLW      $0x04, X10, X11
+	VPUNPCKLBW  X10, X11, X10
+	VPMOVZXBD   X10, Y11
+	VPSLLD      $0x1c, Y11, Y12
+	VPERMPS     Y8, Y11, Y13
+	VPERMPS     Y9, Y11, Y11
+	VBLENDVPS   Y12, Y11, Y13, Y13
+	VFMADD231PS 64(AX), Y13, Y0
+	VFMADD231PS 64(AX)(CX*1), Y13, Y1
+	VFMADD231PS 64(AX)(CX*2), Y13, Y2
+	VFMADD231PS 64(AX)(DX*1), Y13, Y3
+	VPSRLDQ     $0x08, X10, X10
+	VPMOVZXBD   X10, Y10
+	VPSLLD      $0x1c, Y10, Y11
+	VPERMPS     Y8, Y10, Y12
+	VPERMPS     Y9, Y10, Y10
+	VBLENDVPS   Y11, Y10, Y12, Y12
+	VFMADD231PS 96(AX), Y12, Y4
+	VFMADD231PS 96(AX)(CX*1), Y12, Y5
+	VFMADD231PS 96(AX)(CX*2), Y12, Y6
+	VFMADD231PS 96(AX)(DX*1), Y12, Y7
+	ADDQ        $0x10, R8
+	ADDQ        $0x00000080, AX
+	DECQ        SI
+	JNZ         steps
+
+steps_end:
+	MOVQ DI, SI
+	ADDQ $0x04, R9
+	JMP  blocks
+
+end:
+	MOVQ         out+24(FP), AX
+	VADDPS       Y4, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X4
+	VADDPS       X0, X4, X4
+	VHADDPS      X4, X4, X4
+	VHADDPS      X4, X4, X4
+	VMOVSS       X4, (AX)
+	VADDPS       Y5, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X1, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, 4(AX)
+	VADDPS       Y6, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPS       X2, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, 8(AX)
+	VADDPS       Y7, Y3, Y3
+	VEXTRACTF128 $0x01, Y3, X0
+	VADDPS       X3, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, 12(AX)
+	VZEROUPPER
+	RET
 
 // func maxAbs(n int, x *float32) float32
 // Requires: AVX, SSE

@@ -14,7 +14,8 @@ type Backend struct {
 	pool   *pool
 	loops  *loops
 	memory memory
-	vector [3][]float32 // weight vectors widened to float32, one for each a single operation may need
+	vector [2][]float32 // weight vectors widened to float32, one for each a single operation may need
+	rows   []float32    // what an operation lays out anew for all threads
 }
 
 var _ kernels.Backend = (*Backend)(nil)

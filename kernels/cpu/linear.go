@@ -17,8 +17,10 @@ func (b *Backend) Linear(out, x, weight, bias kernels.Tensor) {
 		wantFloat("Linear", "bias", bias, 1, N)
 		bs = b.weightVector(0, bias)
 	}
-	if T <= fewTokens {
-		b.linearFew(out, x, weight, bs)
+	if T <= fewTokens(K) {
+		if !b.linearNF4(out, x, weight, bs) {
+			b.linearFew(out, x, weight, bs)
+		}
 		return
 	}
 	b.multiply(product{
@@ -41,11 +43,34 @@ func (b *Backend) LinearBackward(dx, dout, weight kernels.Tensor) {
 	want("LinearBackward", "dx", dx, kernels.F32, T, K)
 	want("LinearBackward", "dout", dout, kernels.F32, T, N)
 	wantWeight("LinearBackward", weight, N, K)
-	b.multiply(product{
+	p := product{
 		c: dx.F32s(), rows: T, cols: K,
 		a: dout.F32s(), inner: N, aRow: N, aCol: 1,
 		right: weight, alongRows: true, alpha: 1,
+	}
+	if weight.DType != kernels.NF4 {
+		b.multiply(p)
+		return
+	}
+	// Panels lie across NF4's blocks, so rows are dequantised whole, as many at a time as a product takes.
+	ds := dout.F32s()
+	for n := 0; n < N && T > 0; n += innerBlock {
+		p.inner = min(innerBlock, N-n)
+		p.a, p.right = ds[n:], b.dequantizeRows(weight, n, p.inner)
+		b.multiply(p)
+	}
+}
+
+// dequantizeRows is some rows of an NF4 matrix as F32, valid until it is called again.
+func (b *Backend) dequantizeRows(t kernels.Tensor, row, rows int) kernels.Tensor {
+	if n := rows * t.Cols; cap(b.rows) < n {
+		b.rows = make([]float32, n)
+	}
+	wide := b.rows[:rows*t.Cols]
+	b.pool.each(rows, grain(t.Cols/4), func(_ *worker, lo, hi int) {
+		b.loadNF4(wide[lo*t.Cols:hi*t.Cols], t, (row+lo)*t.Cols)
 	})
+	return kernels.HostTensor(kernels.F32, rows, t.Cols, kernels.AsBytes(wide))
 }
 
 // MatMul sets out (M,N) = alpha·op(x)·op(y) + beta·out.
@@ -78,8 +103,14 @@ func (b *Backend) MatMul(out, x, y kernels.Tensor, transX, transY bool, alpha, b
 	b.multiply(p)
 }
 
-// fewTokens is up to how many tokens Linear goes row by row of the weights, without packing them.
-const fewTokens = 8
+// fewTokens is up to how many tokens Linear goes row by row of the weights, without packing them: with short rows,
+// adding up the sums' lanes costs more than packing.
+func fewTokens(inner int) int {
+	if inner < 512 {
+		return 3
+	}
+	return 8
+}
 
 // linearFew is decoding's product: each weight is read once, widened once for all tokens, and used where it lies.
 func (b *Backend) linearFew(out, x, weight kernels.Tensor, bias []float32) {
@@ -124,4 +155,33 @@ func (b *Backend) linearFew(out, x, weight kernels.Tensor, bias []float32) {
 			}
 		}
 	})
+}
+
+// linearNF4 is linearFew for NF4 where the weights need not be written out: each is looked up and multiplied at once. It
+// reports whether it could.
+func (b *Backend) linearNF4(out, x, weight kernels.Tensor, bias []float32) bool {
+	T, K, N := x.Rows, x.Cols, weight.Rows
+	q := weight.Quant
+	if T == 0 || T > 4 || K == 0 || K%32 != 0 || weight.DType != kernels.NF4 || q.BlockSize%32 != 0 || b.loops.dotsNF4 == nil {
+		return false
+	}
+	xs, o := x.F32s(), out.F32s()
+	b.pool.each(N, grain(T*K/2), func(w *worker, lo, hi int) {
+		var sums [4]float32
+		buffer := w.floats(0, K/q.BlockSize+2)
+		for n := lo; n < hi; n++ {
+			first, last := n*K/q.BlockSize, ((n+1)*K-1)/q.BlockSize
+			absmax := buffer[:last-first+1]
+			absmaxima(absmax, q, first)
+			b.loops.dotsNF4(sums[:], q.BlockSize, weight.Host, n*K, absmax, q.Round, xs, K, K, T)
+			var shift float32
+			if bias != nil {
+				shift = bias[n]
+			}
+			for t := range T {
+				o[t*N+n] = sums[t] + shift
+			}
+		}
+	})
+	return true
 }

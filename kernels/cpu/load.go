@@ -28,22 +28,35 @@ func widen(l *loops, dst []float32, t kernels.Tensor, at int) {
 	}
 }
 
-// loadNF4 dequantises len(dst) weights of t from the flat index at, whole blocks together.
+// loadNF4 dequantises len(dst) weights of t from the flat index at.
 func (b *Backend) loadNF4(dst []float32, t kernels.Tensor, at int) {
 	q := t.Quant
-	var absmax [64]float32
+	var buffer [64]float32
 	for len(dst) > 0 {
-		block, size, blocks := at/q.BlockSize, q.BlockSize, 1
-		if at%size != 0 || len(dst) < size {
-			size = min(len(dst), (block+1)*q.BlockSize-at)
-		} else {
-			blocks = min(len(dst)/size, len(absmax))
+		n := min(len(dst), len(buffer)*q.BlockSize-at%q.BlockSize)
+		first, last := at/q.BlockSize, (at+n-1)/q.BlockSize
+		absmax := buffer[:last-first+1]
+		absmaxima(absmax, q, first)
+		b.loops.fromNF4(dst[:n], q.BlockSize, t.Host, at, absmax, q.Round)
+		dst, at = dst[n:], at+n
+	}
+}
+
+// absmaxima are the scales of len(dst) blocks.
+func absmaxima(dst []float32, q *kernels.Quant, block int) {
+	if q.NestedBlockSize == 0 {
+		copy(dst, q.Absmax.F32s()[block:])
+		return
+	}
+	scales, codes := q.NestedAbsmax.F32s(), q.Absmax.Host
+	for len(dst) > 0 {
+		group := block / q.NestedBlockSize
+		n := min(len(dst), (group+1)*q.NestedBlockSize-block)
+		scale := scales[group]
+		for i, code := range codes[block : block+n] {
+			dst[i] = float32(kernels.SignedMap[code]*scale) + q.NestedOffset
 		}
-		for i := range blocks {
-			absmax[i] = q.BlockAbsmax(block + i)
-		}
-		b.loops.fromNF4(dst, size, t.Host, at, absmax[:blocks], q.Round)
-		dst, at = dst[blocks*size:], at+blocks*size
+		dst, block = dst[n:], block+n
 	}
 }
 

@@ -17,7 +17,7 @@ const (
 type loops struct {
 	directF16 bool // whether dots reads F16 weights as they are
 
-	// Conversions. fromNF4 dequantises whole blocks of size weights, or one shorter part of a block, from element at.
+	// Conversions. fromNF4 dequantises the weights from element at, in blocks of size, the first of which has absmax[0].
 	fromF16, fromBF16 func(dst []float32, src []uint16)
 	toF16             func(dst []uint16, src []float32)
 	fromNF4           func(dst []float32, size int, codes []byte, at int, absmax []float32, round kernels.DType)
@@ -31,6 +31,10 @@ type loops struct {
 	packRows    func(panel []float32, t kernels.Tensor, at, stride, k int)
 	packColumns func(panel []float32, t kernels.Tensor, at, stride, k int)
 	dots        func(out []float32, w kernels.Tensor, at, stride int, x []float32, xRow, n, rows, tokens int)
+
+	// dotsNF4: out (tokens) = n NF4 weights from element at, as fromNF4 has them, · x (tokens,n)ᵀ for at most four tokens.
+	// at, size and n are multiples of 32. nil: there is none.
+	dotsNF4 func(out []float32, size int, codes []byte, at int, absmax []float32, round kernels.DType, x []float32, xRow, n, tokens int)
 
 	// Elements.
 	add       func(out, x, y []float32)

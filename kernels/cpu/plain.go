@@ -41,16 +41,17 @@ func plainToF16(dst []uint16, src []float32) {
 
 // plainFromNF4 scales and rounds the codebook once for each block.
 func plainFromNF4(dst []float32, size int, codes []byte, at int, absmax []float32, round kernels.DType) {
-	for _, a := range absmax {
+	for len(dst) > 0 {
 		var values [16]float32
 		for i, v := range kernels.NF4Values {
-			values[i] = rounded(float32(v*a), round)
+			values[i] = rounded(float32(v*absmax[0]), round)
 		}
-		for i := range dst[:size] {
+		n := min(len(dst), size-at%size)
+		for i := range n {
 			e := at + i
 			dst[i] = values[codes[e/2]>>(4*(^e&1))&15]
 		}
-		dst, at = dst[size:], at+size
+		dst, at, absmax = dst[n:], at+n, absmax[1:]
 	}
 }
 

@@ -3,7 +3,7 @@ package cpu
 import "quartet/kernels"
 
 // product is c (rows,cols) += alpha·a (rows,inner)·right. Elements of a lie aRow apart down and aCol along. right is
-// (inner,cols) as it lies in memory if alongRows, otherwise its transpose (cols,inner) does. start, if any, first sets
+// (inner,cols) as it lies in memory if alongRows, and then not NF4; otherwise its transpose (cols,inner) does. start, if any, first sets
 // the part of a row of c that begins at a column.
 type product struct {
 	c          []float32
@@ -18,7 +18,7 @@ type product struct {
 }
 
 // innerBlock is how much of the inner dimension is taken at once: a panel of it stays in the first-level cache. The sums'
-// order, and so the result, depends on it and on nothing else. groupPanels bounds the panels that are widened together.
+// order, and so the result, depends on it and on nothing else. groupPanels bounds the panels that a thread takes at once.
 const (
 	innerBlock  = 256
 	groupPanels = 8
@@ -54,14 +54,9 @@ func (b *Backend) multiplyPart(w *worker, p *product, col, end, top, bottom int)
 	panel, edge := w.floats(0, innerBlock*panelWidth), w.floats(2, tileRows*panelWidth)
 	for k := 0; k < p.inner; k += innerBlock {
 		count := min(innerBlock, p.inner-k)
-		right, at, stride := p.right, k, p.right.Cols
-		switch {
-		case p.alongRows && right.DType == kernels.NF4:
-			right, at, stride = b.widenRows(w, right, k, count, col, end), 0, end-col
-		case p.alongRows:
+		right, at, stride := p.right, 0, p.right.Cols
+		if at = col*stride + k; p.alongRows {
 			at = k*stride + col
-		default:
-			at = col*stride + k
 		}
 		for j := col; j < end; j += panelWidth {
 			width := min(panelWidth, end-j)
@@ -88,16 +83,6 @@ func (b *Backend) multiplyPart(w *worker, p *product, col, end, top, bottom int)
 			}
 		}
 	}
-}
-
-// widenRows is the columns [col,end) of count rows from k, as F32.
-func (b *Backend) widenRows(w *worker, t kernels.Tensor, k, count, col, end int) kernels.Tensor {
-	width := end - col
-	wide := w.floats(1, count*width)
-	for i := range count {
-		b.load(wide[i*width:][:width], t, (k+i)*t.Cols+col)
-	}
-	return kernels.HostTensor(kernels.F32, count, width, kernels.AsBytes(wide))
 }
 
 // panelAlong packs k rows of t, width columns of each, zeros behind them.

@@ -25,7 +25,7 @@ var avx2Loops = loops{
 	fromNF4: avx2FromNF4, toNF4: avx2ToNF4,
 	largest: func(x []float32) float32 { return maxAbs(len(x), unsafe.SliceData(x)) },
 
-	tile: avx2Tile, packRows: avx2PackRows, packColumns: avx2PackColumns, dots: avx2Dots,
+	tile: avx2Tile, packRows: avx2PackRows, packColumns: avx2PackColumns, dots: avx2Dots, dotsNF4: avx2DotsNF4,
 
 	add: func(out, x, y []float32) {
 		add(len(out), unsafe.SliceData(out), unsafe.SliceData(x), unsafe.SliceData(y))
@@ -95,14 +95,18 @@ func avx2ToF16(dst []uint16, src []float32) {
 	plainToF16(dst[whole:], src[whole:])
 }
 
+// avx2FromNF4 leaves what is before and after a multiple of 32 to plain Go.
 func avx2FromNF4(dst []float32, size int, codes []byte, at int, absmax []float32, round kernels.DType) {
-	whole := size &^ 15
-	if len(absmax) > 1 {
-		whole = size
-	}
-	if at%2 != 0 || whole%16 != 0 || whole == 0 {
+	before := min(len(dst), -at&31)
+	whole := (len(dst) - before) &^ 31
+	if size%32 != 0 || whole == 0 {
 		plainFromNF4(dst, size, codes, at, absmax, round)
 		return
+	}
+	if before > 0 {
+		plainFromNF4(dst[:before], size, codes, at, absmax, round)
+		absmax = absmax[(at+before)/size-at/size:]
+		dst, at = dst[before:], at+before
 	}
 	kernel := nf4ToF32
 	switch round {
@@ -111,10 +115,23 @@ func avx2FromNF4(dst []float32, size int, codes []byte, at int, absmax []float32
 	case kernels.BF16:
 		kernel = nf4ToBF16
 	}
-	kernel(len(absmax), whole, unsafe.SliceData(dst), &codes[at/2], unsafe.SliceData(absmax))
-	if whole < size {
-		plainFromNF4(dst[whole:], size-whole, codes, at+whole, absmax, round)
+	kernel(whole, size-at%size, size, unsafe.SliceData(dst), &codes[at/2], unsafe.SliceData(absmax))
+	if whole < len(dst) {
+		plainFromNF4(dst[whole:], size, codes, at+whole, absmax[(at+whole)/size-at/size:], round)
 	}
+}
+
+type dotNF4Kernel func(n, first, size int, out *float32, codes *byte, absmax, x *float32, xRow uintptr)
+
+// The kernels by what weights are rounded to, and by tokens.
+var dotsNF4 = [3][5]dotNF4Kernel{
+	kernels.F32:  {nil, dotNF4F32x1, dotNF4F32x2, dotNF4F32x3, dotNF4F32x4},
+	kernels.F16:  {nil, dotNF4F16x1, dotNF4F16x2, dotNF4F16x3, dotNF4F16x4},
+	kernels.BF16: {nil, dotNF4BF16x1, dotNF4BF16x2, dotNF4BF16x3, dotNF4BF16x4},
+}
+
+func avx2DotsNF4(out []float32, size int, codes []byte, at int, absmax []float32, round kernels.DType, x []float32, xRow, n, tokens int) {
+	dotsNF4[round][tokens](n, size-at%size, size, &out[0], &codes[at/2], &absmax[0], &x[0], uintptr(4*xRow))
 }
 
 func avx2ToNF4(codes []byte, x []float32, scale float32) {

@@ -121,14 +121,7 @@ func packs() {
 				if r >= 4 {
 					base = middle
 				}
-				m := Mem{Base: base}
-				switch r % 4 {
-				case 1, 2:
-					m.Index, m.Scale = stride, uint8(r%4)
-				case 3:
-					m.Index, m.Scale = triple, 1
-				}
-				row[r] = w.loadMem(m)
+				row[r] = w.loadMem(strided(base, stride, triple, r%4))
 			}
 			for i, column := range transpose(row) {
 				VMOVUPS(column, at(dst, 16*i))

@@ -64,16 +64,6 @@ func dot(w weightType, rows, tokens int) {
 	LEAQ(Mem{Base: wRow, Index: wRow, Scale: 2}, wTriple)
 	LEAQ(Mem{Base: xRow, Index: xRow, Scale: 2}, xTriple)
 	LEAQ(Mem{Base: x, Index: xRow, Scale: 4}, xLower)
-	row := func(base, stride, triple Register, i int) Mem {
-		m := Mem{Base: base}
-		switch i {
-		case 1, 2:
-			m.Index, m.Scale = stride, uint8(i)
-		case 3:
-			m.Index, m.Scale = triple, 1
-		}
-		return m
-	}
 	sets := 1
 	if tokens == 1 {
 		sets = 2
@@ -85,14 +75,14 @@ func dot(w weightType, rows, tokens int) {
 	step := func(set int) {
 		weights := make([]VecVirtual, rows)
 		for r := range rows {
-			m := row(src, wRow, wTriple, r)
+			m := strided(src, wRow, wTriple, r)
 			m.Disp = set * 8 * w.size
 			weights[r] = w.loadMem(m)
 		}
 		for t := range tokens {
-			m := row(x, xRow, xTriple, t)
+			m := strided(x, xRow, xTriple, t)
 			if t >= 4 {
-				m = row(xLower, xRow, xTriple, t-4)
+				m = strided(xLower, xRow, xTriple, t-4)
 			}
 			m.Disp = set * 32
 			for r := range rows {
@@ -170,48 +160,38 @@ func nf4() {
 		DATA(4*i, U32(math.Float32bits(v)))
 	}
 	for _, round := range []weightType{f32, f16, bf16} {
-		// Dequantises n blocks of size weights, size a multiple of 16: dst = the scaled and rounded codebook's entries.
-		function("nf4To"+round.name, "func(n, size int, dst *float32, codes *byte, absmax *float32)")
-		n, size, dst, codes, absmax := pointer("n"), pointer("size"), pointer("dst"), pointer("codes"), pointer("absmax")
-		SHRQ(U8(4), size)
-		steps := GP64()
-		loop("blocks", n, func() {
-			scale := broadcast(Mem{Base: absmax})
-			low, high := YMM(), YMM()
-			VMULPS(table, scale, low)
-			VMULPS(table.Offset(32), scale, high)
-			for _, half := range []VecVirtual{low, high} {
-				roundTo(round, half)
-			}
-			MOVQ(size, steps)
-			loop("steps", steps, func() {
-				// A byte's high nibble is the even weight. VPERMPS reads three bits of it, the blend the fourth as a sign.
-				v, even, odd := YMM(), YMM(), YMM()
-				VPMOVZXBD(Mem{Base: codes}, v)
-				index, sign, other := YMM(), YMM(), YMM()
-				VPSRLD(U8(4), v, index)
-				VPSLLD(U8(24), v, sign)
-				VPERMPS(low, index, even)
-				VPERMPS(high, index, other)
-				VBLENDVPS(sign, other, even, even)
-				sign, other = YMM(), YMM()
-				VPSLLD(U8(28), v, sign)
-				VPERMPS(low, v, odd)
-				VPERMPS(high, v, other)
-				VBLENDVPS(sign, other, odd, odd)
-				first, second := YMM(), YMM()
-				VUNPCKLPS(odd, even, first)
-				VUNPCKHPS(odd, even, second)
-				VPERM2F128(U8(0x20), second, first, even)
-				VPERM2F128(U8(0x31), second, first, odd)
-				VMOVUPS(even, at(dst, 0))
-				VMOVUPS(odd, at(dst, 8))
-				ADDQ(U8(8), codes)
-				ADDQ(U8(64), dst)
-			})
-			ADDQ(U8(4), absmax)
-		})
+		// Dequantises n weights, a multiple of 32 as first and size are: dst = the scaled and rounded codebook's entries.
+		function("nf4To"+round.name, "func(n, first, size int, dst *float32, codes *byte, absmax *float32)")
+		dst := pointer("dst")
+		nf4Steps(table, round, []Register{dst}, func(i int, weights VecVirtual) { VMOVUPS(weights, at(dst, 8*i)) })
 		done()
+
+		// The same weights' products with x (tokens,n): out (tokens).
+		for tokens := 1; tokens <= 4; tokens++ {
+			function(fmt.Sprintf("dotNF4%sx%d", round.name, tokens), "func(n, first, size int, out *float32, codes *byte, absmax, x *float32, xRow uintptr)")
+			x, xRow, triple := pointer("x"), pointer("xRow"), GP64()
+			LEAQ(Mem{Base: xRow, Index: xRow, Scale: 2}, triple)
+			sets := max(2, 4/tokens) // accumulators of a token
+			acc := make([]VecVirtual, sets*tokens)
+			for i := range acc {
+				acc[i] = zero()
+			}
+			nf4Steps(table, round, []Register{x}, func(i int, weights VecVirtual) {
+				for t := range tokens {
+					m := strided(x, xRow, triple, t)
+					m.Disp = 32 * i
+					VFMADD231PS(m, weights, acc[i%sets*tokens+t])
+				}
+			})
+			out := pointer("out")
+			for t := range tokens {
+				for set := 1; set < sets; set++ {
+					VADDPS(acc[set*tokens+t], acc[t], acc[t])
+				}
+				VMOVSS(lanes(acc[t]), at(out, t))
+			}
+			done()
+		}
 	}
 
 	// The largest magnitude; NaN is passed over.
@@ -267,6 +247,137 @@ func nf4() {
 		ADDQ(U32(128), x)
 	})
 	done()
+}
+
+// nf4Steps runs body for n weights, eight at a time: i counts the four vectors of each 32. The first block's part has
+// first weights, every other block size, and the last may be short; each takes the next absmax. Pointers to float32 move
+// along.
+func nf4Steps(table Mem, round weightType, pointers []Register, body func(i int, weights VecVirtual)) {
+	n, first, size, codes, absmax := pointer("n"), pointer("first"), pointer("size"), pointer("codes"), pointer("absmax")
+	for _, count := range []Register{n, first, size} {
+		SHRQ(U8(5), count)
+	}
+	Label("blocks")
+	TESTQ(n, n)
+	JZ(LabelRef("end"))
+	CMPQ(n, first)
+	CMOVQLT(n, first)
+	SUBQ(first, n)
+	low, high, scale := YMM(), YMM(), broadcast(Mem{Base: absmax})
+	VMULPS(table, scale, low)
+	VMULPS(table.Offset(32), scale, high)
+	step := lookWide
+	if round.name == "F16" {
+		step = lookHalf
+		halfTables(low, high)
+	} else {
+		roundTo(round, low)
+		roundTo(round, high)
+	}
+	loop("steps", first, func() {
+		step(low, high, codes, body)
+		ADDQ(U8(16), codes)
+		for _, p := range pointers {
+			ADDQ(U32(128), p)
+		}
+	})
+	MOVQ(size, first)
+	ADDQ(U8(4), absmax)
+	JMP(LabelRef("blocks"))
+	Label("end")
+}
+
+// lookWide looks 32 codes up in two tables of eight float32. VPERMPS reads three bits of a code, the blend the fourth as
+// a sign, so that what lies above these does no harm. A byte's high nibble comes first.
+func lookWide(low, high VecVirtual, codes Register, body func(i int, weights VecVirtual)) {
+	for part := range 2 {
+		bytes, shifted := XMM(), XMM()
+		VMOVQ(Mem{Base: codes, Disp: 8 * part}, bytes)
+		VPSRLW(U8(4), bytes, shifted)
+		VPUNPCKLBW(bytes, shifted, bytes)
+		for half := range 2 {
+			index, sign, negative, positive := YMM(), YMM(), YMM(), YMM()
+			VPMOVZXBD(bytes, index)
+			VPSLLD(U8(28), index, sign)
+			VPERMPS(low, index, negative)
+			VPERMPS(high, index, positive)
+			VBLENDVPS(sign, positive, negative, negative)
+			body(2*part+half, negative)
+			if half == 0 {
+				VPSRLDQ(U8(8), bytes, bytes)
+			}
+		}
+	}
+}
+
+// halfTables turns two scaled halves of the codebook into float16's low bytes and high bytes, in both lanes.
+func halfTables(low, high VecVirtual) {
+	apart := bytes16("bytes_apart", 0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15)
+	for _, half := range []VecVirtual{low, high} {
+		VCVTPS2PH(U8(0), half, half.AsX())
+		VPSHUFB(apart, half.AsX(), half.AsX())
+	}
+	first := XMM()
+	VPUNPCKLQDQ(high.AsX(), low.AsX(), first)
+	VPUNPCKHQDQ(high.AsX(), low.AsX(), high.AsX())
+	VINSERTI128(U8(1), first, first.AsY(), low)
+	VINSERTI128(U8(1), high.AsX(), high, high)
+}
+
+// lookHalf looks 32 codes up as two bytes of a float16 each, and widens these.
+func lookHalf(low, high VecVirtual, codes Register, body func(i int, weights VecVirtual)) {
+	nibble := bytes16("nibble", 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15)
+	bytes, shifted, later := XMM(), XMM(), XMM()
+	VMOVDQU(Mem{Base: codes}, bytes)
+	VPSRLW(U8(4), bytes, shifted)
+	VPAND(nibble, bytes, bytes)
+	VPAND(nibble, shifted, shifted)
+	VPUNPCKHBW(bytes, shifted, later)
+	VPUNPCKLBW(bytes, shifted, bytes)
+	index, lower, upper := YMM(), YMM(), YMM()
+	VINSERTI128(U8(1), later, bytes.AsY(), index)
+	VPSHUFB(index, low, lower)
+	VPSHUFB(index, high, upper)
+	halves, more := YMM(), YMM()
+	VPUNPCKLBW(upper, lower, halves)
+	VPUNPCKHBW(upper, lower, more)
+	for i, source := range []VecVirtual{halves, more, halves, more} {
+		weights := YMM()
+		if i < 2 {
+			VCVTPH2PS(source.AsX(), weights)
+		} else {
+			VEXTRACTI128(U8(1), source, weights.AsX())
+			VCVTPH2PS(weights.AsX(), weights)
+		}
+		body(i, weights)
+	}
+}
+
+var tables = map[string]Mem{}
+
+// bytes16 is sixteen bytes in memory.
+func bytes16(name string, values ...byte) Mem {
+	m, ok := tables[name]
+	if !ok {
+		m = GLOBL(name, RODATA|NOPTR)
+		for i, v := range values {
+			DATA(i, U8(v))
+		}
+		tables[name] = m
+	}
+	return m
+}
+
+// strided is the start of row i of four.
+func strided(base, stride, triple Register, i int) Mem {
+	m := Mem{Base: base}
+	switch i {
+	case 1, 2:
+		m.Index, m.Scale = stride, uint8(i)
+	case 3:
+		m.Index, m.Scale = triple, 1
+	}
+	return m
 }
 
 // roundTo rounds a vector to a type and back, to the nearest even.
