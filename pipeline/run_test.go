@@ -233,6 +233,7 @@ func TestReadOnlyFolder(t *testing.T) {
 	if err := os.Chmod(w.Path("models"), 0o555); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { os.Chmod(w.Path("models"), 0o777) })
 	err := Run(context.Background(), w, Options{}, func(event.Event) {})
 	if err == nil || !strings.Contains(err.Error(), "no permission; change the folder's permissions or choose another") {
 		t.Errorf("%v", err)
