@@ -85,7 +85,7 @@ func runAll(t *testing.T, w *Workspace, o Options) (ran []string) {
 func crashAt(t *testing.T, w *Workspace, n int) (at string) {
 	t.Helper()
 	defer func() {
-		if r := recover(); r != nil && r != errCrash { //nolint:errorlint // the very value
+		if r := recover(); r != nil && r != errCrash {
 			panic(r)
 		}
 	}()

@@ -164,13 +164,13 @@ func hashFS(files fs.FS) (Tree, error) {
 	return t, nil
 }
 
-// remember saves digests for the next plan where the workspace can be written; a plan needs no such thing.
+// remember saves digests for the next plan, where the workspace can be written; a plan does without.
 func (w *Workspace) remember(d *digester) {
 	if w.holder() != nil {
 		return // the process that works here saves its own
 	}
 	if os.MkdirAll(w.state(), 0o777) == nil {
-		d.save() //nolint:errcheck // see above
+		d.save()
 	}
 }
 

@@ -110,7 +110,7 @@ func TestKilledTrainingGivesTheSameAdapter(t *testing.T) {
 		}
 		func() {
 			defer func() {
-				if r := recover(); r != nil && r != errCrash { //nolint:errorlint // the very value
+				if r := recover(); r != nil && r != errCrash {
 					panic(r)
 				}
 			}()
