@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"quartet/kernels"
@@ -16,7 +17,8 @@ type AdapterConfig struct {
 	R         int      // rank
 	Alpha     float64  // scale numerator: the product B·A is multiplied by Alpha/R
 	Dropout   float64  // on the adapter's input, in training
-	Targets   []string // of LinearNames
+	Targets   []string // of LinearNames, or ends of a linear's path
+	Layers    []int    // those adapted, nil for all
 	RSLoRA    bool     // scale by Alpha/√R instead
 }
 
@@ -38,61 +40,102 @@ type Adapter struct {
 }
 
 // NewAdapter starts an adapter as PEFT does: A uniform in ±1/√in, rounded to the base weights' type, and B zero. The draws
-// depend on the seed, the layer and the linear alone.
+// depend on the seed, the layer and the linear alone. A target that matches nothing is an error that names the linears.
 func NewAdapter(b kernels.Backend, c Config, ac AdapterConfig, seed uint64, round kernels.DType) (*Adapter, error) {
+	places, err := targeted(c, ac)
+	if err != nil {
+		return nil, fmt.Errorf("make an adapter: %w", err)
+	}
 	a := &Adapter{Config: ac, backend: b}
-	if len(ac.Targets) == 0 {
-		return nil, fmt.Errorf("make an adapter: no targets; name some of %s", strings.Join(LinearNames[:], ", "))
-	}
-	wanted := map[int]bool{}
-	for _, name := range ac.Targets {
-		l := LinearByName(name)
-		if l < 0 {
-			return nil, fmt.Errorf("make an adapter: target %q matches nothing in the model; its linears are %s", name, strings.Join(LinearNames[:], ", "))
-		}
-		if l == LMHead && c.Tied {
-			return nil, errors.New("make an adapter: lm_head is tied to the embedding and cannot be a target")
-		}
-		wanted[l] = true
-	}
-	for i := range c.Layers {
-		for l := range LinearsPerLayer {
-			if wanted[l] {
-				a.Modules = append(a.Modules, &LoRA{Layer: i, Linear: l})
-			}
-		}
-	}
-	if wanted[LMHead] {
-		a.Modules = append(a.Modules, &LoRA{Layer: -1, Linear: LMHead})
-	}
-	for _, m := range a.Modules {
-		out, in := c.LinearShape(m.Linear)
+	for _, at := range places {
+		out, in := c.LinearShape(at.linear)
 		if ac.R < 1 || ac.R > min(out, in) {
 			a.Free()
-			return nil, fmt.Errorf("make an adapter: rank %d for %s of %d by %d; take 1 to %d", ac.R, LinearNames[m.Linear], out, in, min(out, in))
+			return nil, fmt.Errorf("make an adapter: rank %d for %s of %d by %d; take 1 to %d", ac.R, LinearNames[at.linear], out, in, min(out, in))
 		}
-		if err := a.allocate(m, ac.R, out, in); err != nil {
+		m, err := a.add(at, out, in)
+		if err != nil {
 			return nil, err
 		}
 		b.Upload(m.A, kernels.AsBytes(start(seed, m, ac.R, in, round)))
 	}
-	return a, b.Sync()
+	if err := b.Sync(); err != nil {
+		a.Free()
+		return nil, err
+	}
+	return a, nil
 }
 
-// allocate reserves a module's A and B and sets its scale; when it fails it frees the adapter.
-func (a *Adapter) allocate(m *LoRA, r, out, in int) (err error) {
-	m.Scale = float32(a.Config.Alpha / float64(r))
+// place is a linear of the model: of a layer QProj … FC2, or LMHead in layer -1.
+type place struct{ layer, linear int }
+
+func (p place) weight() string { return LinearPath(p.layer, p.linear) + ".weight" }
+
+// places are the model's linears in order, a tied output projection included.
+func (c Config) places() []place {
+	var all []place
+	for i := range c.Layers {
+		for l := range LinearsPerLayer {
+			all = append(all, place{i, l})
+		}
+	}
+	return append(all, place{-1, LMHead})
+}
+
+// targeted are the linears that an adapter adapts: as in PEFT those whose path is a target or ends in one, of the chosen
+// layers.
+func targeted(c Config, ac AdapterConfig) ([]place, error) {
+	if len(ac.Targets) == 0 {
+		return nil, fmt.Errorf("no targets; name some of %s", strings.Join(LinearNames[:], ", "))
+	}
+	for _, i := range ac.Layers {
+		if i < 0 || i >= c.Layers {
+			return nil, fmt.Errorf("layer %d is not one of the model's %d", i, c.Layers)
+		}
+	}
+	matched := make([]bool, len(ac.Targets))
+	var found []place
+	for _, at := range c.places() {
+		path, hit := "."+LinearPath(at.layer, at.linear), false
+		for i, target := range ac.Targets {
+			if target != "" && strings.HasSuffix(path, "."+target) {
+				matched[i], hit = true, true
+			}
+		}
+		if !hit || ac.Layers != nil && !slices.Contains(ac.Layers, at.layer) {
+			continue
+		}
+		if at.linear == LMHead && c.Tied {
+			return nil, errors.New("lm_head is tied to the embedding and cannot be a target")
+		}
+		found = append(found, at)
+	}
+	if i := slices.Index(matched, false); i >= 0 {
+		return nil, fmt.Errorf("target %q matches nothing in the model; its linears are %s", ac.Targets[i], strings.Join(LinearNames[:], ", "))
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("targets %q match nothing in layers %v", ac.Targets, ac.Layers)
+	}
+	return found, nil
+}
+
+// add reserves a module of A and B; when it fails it frees the adapter.
+func (a *Adapter) add(at place, out, in int) (*LoRA, error) {
+	r := a.Config.R
+	m := &LoRA{Layer: at.layer, Linear: at.linear, Scale: float32(a.Config.Alpha / float64(r))}
 	if a.Config.RSLoRA {
 		m.Scale = float32(a.Config.Alpha / math.Sqrt(float64(r)))
 	}
+	a.Modules = append(a.Modules, m)
+	var err error
 	if m.A, err = a.backend.Alloc(kernels.F32, r, in); err == nil {
 		m.B, err = a.backend.Alloc(kernels.F32, out, r)
 	}
 	if err != nil {
 		a.Free()
-		return fmt.Errorf("reserve memory for the adapter: %w", err)
+		return nil, fmt.Errorf("reserve memory for the adapter: %w", err)
 	}
-	return nil
+	return m, nil
 }
 
 // start draws a module's A.
