@@ -25,11 +25,11 @@ golden dir="testdata/golden": build
 
 # write the generated files anew: assembly kernels
 generate:
-    cd kernels/cpu/gen && go run . -out ..
+    go generate ./...
 
 # the CPU kernels' speed
 bench:
-    go test ./kernels/cpu -run '^$' -bench . -benchtime 1s
+    go test ./kernels/cpu -run '^$' -bench .
 
 # each parser's fuzz target for a while
 fuzz time="30s":
