@@ -222,3 +222,5 @@ func dropout(n int, out *float32, x *float32, args *[6]uint32, scale float32)
 
 //go:noescape
 func fmaLoop(n int)
+
+func pause()

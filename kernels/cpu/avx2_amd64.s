@@ -6377,3 +6377,11 @@ loop:
 loop_end:
 	VZEROUPPER
 	RET
+
+// func pause()
+TEXT ·pause(SB), NOSPLIT, $0
+	PAUSE
+	PAUSE
+	PAUSE
+	PAUSE
+	RET

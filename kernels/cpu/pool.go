@@ -1,41 +1,59 @@
 package cpu
 
-import (
-	"sync"
-	"sync/atomic"
-)
+import "sync/atomic"
 
-// pool is a fixed set of threads that share an operation's items. The caller's goroutine is one of them.
+// pool is a fixed set of threads that share an operation's items. The caller's goroutine is the first of them. Between
+// operations, which follow each other within microseconds, the others look out for a while before they sleep.
 type pool struct {
 	workers []worker
-	wake    chan struct{}
-	done    sync.WaitGroup
 
+	// The operation at hand. state is its number, how many helpers are at it, and whether more may join: helpers join by
+	// compare-and-swap while it is open, so a late one never sees the next operation's fields half written.
 	work  func(w *worker, lo, hi int)
 	items int
 	chunk int
 	next  atomic.Int64
+	state atomic.Uint64
+
+	waiting atomic.Bool // the caller sleeps until the last helper is done
+	done    chan struct{}
+	closed  atomic.Bool
 }
 
 // worker is what one thread owns.
 type worker struct {
-	scratch [4][]float32
+	scratch [3][]float32
+	asleep  atomic.Bool
+	wake    chan struct{}
 }
 
+const (
+	open     = 1       // helpers may join
+	helper   = 1 << 1  // counts them
+	helpers  = 0xfffe  // their count's bits
+	sequence = 1 << 16 // counts operations
+
+	lookouts = 1000 // how often a thread looks before it sleeps
+)
+
 func newPool(threads int) *pool {
-	p := &pool{workers: make([]worker, max(1, threads)), wake: make(chan struct{}, max(1, threads))}
+	p := &pool{workers: make([]worker, max(1, threads)), done: make(chan struct{}, 1)}
 	for i := 1; i < len(p.workers); i++ {
-		go func() {
-			for range p.wake {
-				p.drain(&p.workers[i])
-				p.done.Done()
-			}
-		}()
+		p.workers[i].wake = make(chan struct{}, 1)
+		go p.help(&p.workers[i])
 	}
 	return p
 }
 
-func (p *pool) close() { close(p.wake) }
+// close ends the threads.
+func (p *pool) close() {
+	p.closed.Store(true)
+	for i := 1; i < len(p.workers); i++ {
+		if p.workers[i].asleep.CompareAndSwap(true, false) {
+			p.workers[i].wake <- struct{}{}
+		}
+	}
+}
 
 // each calls work for chunks that cover the items 0 … n-1, each of at least grain items and, but for the last, of a
 // multiple of grain. It returns when all are done. What work computes for an item must not depend on its chunk.
@@ -43,7 +61,6 @@ func (p *pool) each(n, grain int, work func(w *worker, lo, hi int)) {
 	if n == 0 {
 		return
 	}
-	grain = max(1, grain)
 	if len(p.workers) == 1 || n <= grain {
 		work(&p.workers[0], 0, n)
 		return
@@ -52,14 +69,63 @@ func (p *pool) each(n, grain int, work func(w *worker, lo, hi int)) {
 	p.chunk = max(1, (n+chunks*grain-1)/(chunks*grain)) * grain
 	p.work, p.items = work, n
 	p.next.Store(0)
-	helpers := min(len(p.workers), (n+p.chunk-1)/p.chunk) - 1
-	p.done.Add(helpers)
-	for range helpers {
-		p.wake <- struct{}{}
+	p.state.Store((p.state.Load()/sequence+1)*sequence | open)
+	for i := 1; i < min(len(p.workers), (n+p.chunk-1)/p.chunk); i++ {
+		if w := &p.workers[i]; w.asleep.CompareAndSwap(true, false) {
+			w.wake <- struct{}{}
+		}
 	}
 	p.drain(&p.workers[0])
-	p.done.Wait()
+	if p.state.Add(^uint64(0))&helpers != 0 { // no longer open
+		p.wait()
+	}
 	p.work = nil
+}
+
+// wait returns when no helper is at the operation. A helper of an earlier one may wake it too soon, so it looks again.
+func (p *pool) wait() {
+	for looked := 0; p.state.Load()&helpers != 0; {
+		if looked++; looked < lookouts {
+			pause()
+			continue
+		}
+		p.waiting.Store(true)
+		if p.state.Load()&helpers == 0 && p.waiting.CompareAndSwap(true, false) {
+			return
+		}
+		<-p.done
+	}
+}
+
+// help is a helper's life.
+func (p *pool) help(w *worker) {
+	var seen uint64
+	for idle := 0; !p.closed.Load(); {
+		s := p.state.Load()
+		switch {
+		case s&open == 0 || s/sequence == seen:
+			if idle++; idle > lookouts {
+				p.sleep(w, s)
+				idle = 0
+			} else {
+				pause()
+			}
+		case p.state.CompareAndSwap(s, s+helper):
+			seen, idle = s/sequence, 0
+			p.drain(w)
+			if left := p.state.Add(^uint64(helper - 1)); left&(open|helpers) == 0 && p.waiting.CompareAndSwap(true, false) {
+				p.done <- struct{}{}
+			}
+		}
+	}
+}
+
+// sleep lasts until the operation after the one whose state is s.
+func (p *pool) sleep(w *worker, s uint64) {
+	w.asleep.Store(true)
+	if (p.state.Load()/sequence == s/sequence && !p.closed.Load()) || !w.asleep.CompareAndSwap(true, false) {
+		<-w.wake
+	}
 }
 
 func (p *pool) drain(w *worker) {

@@ -91,6 +91,15 @@ func peak() {
 	done()
 }
 
+// pause lets a thread that looks out for work rest for some hundred cycles.
+func pause() {
+	TEXT("pause", NOSPLIT, "func()")
+	for range 4 {
+		PAUSE()
+	}
+	RET()
+}
+
 // packs writes the copies of weights into panels (k,16) of float32.
 func packs() {
 	for _, w := range weightTypes {

@@ -23,6 +23,7 @@ func main() {
 	attention()
 	dropout()
 	peak()
+	pause()
 	Generate()
 }
 
