@@ -87,7 +87,7 @@ func (c *console) show(e event.Event) {
 		c.line("%s", strings.TrimRight(PlanText(e.Plan), "\n"))
 	case event.StageStarted:
 		c.started, c.shown, c.step = e.Time, e.Time, 0
-		c.line("%s %s", c.paint(bold, name(e.Stage)), visible.Line(e.Text))
+		c.line("%s starts: %s", c.paint(bold, name(e.Stage)), visible.Line(e.Text))
 	case event.StageFresh:
 		c.line("%s nothing to do", c.paint(bold, name(e.Stage)))
 	case event.Progress:

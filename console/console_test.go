@@ -53,7 +53,7 @@ func TestPlainLines(t *testing.T) {
 		"step 1/100  loss 2.0000  grad norm 1.000  lr 1.00e-03  4000 tok/s\n",
 		"step 100/100  loss",
 		" 50 %  5/10 rows  2.5 rows/s  ETA 2.0 s\n",
-		"lora          done in 31.0 s, disk 10.5 MB, final loss 1.25\n",
+		"lora          done in 31.0 s, loss 1.25 at the last step, 10.5 MB on disk\n",
 		"evaluate      failed: open x",
 		"all done in 31.0 s\n",
 	} {

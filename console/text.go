@@ -2,8 +2,6 @@ package console
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -92,16 +90,25 @@ func progressText(p event.ProgressPart) string {
 	return text
 }
 
-// figures are a stage's figures in the order of their names.
+// figures are what a person wants to know of a finished stage; the manifest has the rest.
 func figures(f map[string]event.Float) string {
 	var text strings.Builder
-	for _, key := range slices.Sorted(maps.Keys(f)) {
-		label := strings.ReplaceAll(key, "_", " ")
-		if bytes, ok := strings.CutSuffix(label, " bytes"); ok {
-			fmt.Fprintf(&text, ", %s %s", bytes, Bytes(int64(f[key])))
-			continue
+	for _, known := range []struct{ key, format string }{
+		{"final_loss", ", loss %.4g at the last step"},
+		{"tokens_per_second", ", %.0f tok/s"},
+		{"rms_error", ", quantisation error %.2f %%"},
+		{"merged_fp16_error", "; against the exact merge: %.2f %% merged in fp16"},
+		{"merged_dequantized_error", ", %.2f %% into the dequantised base"},
+	} {
+		if v, ok := f[known.key]; ok {
+			if strings.Contains(known.format, "%%") {
+				v *= 100
+			}
+			fmt.Fprintf(&text, known.format, float64(v))
 		}
-		fmt.Fprintf(&text, ", %s %.4g", label, float64(f[key]))
+	}
+	if v, ok := f["disk_bytes"]; ok {
+		text.WriteString(", " + Bytes(int64(v)) + " on disk")
 	}
 	return text.String()
 }
