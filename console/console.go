@@ -158,7 +158,7 @@ func (c *console) trainStep(e event.Event) {
 	c.progress(e.Time, text+"  ETA "+duration(t.ETA))
 }
 
-// preview shows one row with trained and masked tokens told apart, and the figures of all rows.
+// preview shows one batch with trained and masked tokens told apart, and the figures of all rows.
 func (c *console) preview(p event.PreviewPart) {
 	share := func(n, of int) string { return fmt.Sprintf("%.1f %%", 100*float64(n)/float64(max(of, 1))) }
 	c.line("  %d rows, %d tokens: %s trained, %s masked; %s of the rows truncated; padding to max_length would be %.1f %% of the tokens",
@@ -179,15 +179,15 @@ func (c *console) preview(p event.PreviewPart) {
 			text.WriteString(c.paint(green, shown))
 		case c.color:
 			text.WriteString(c.paint(dim, shown))
-		case piece.Trained:
+		case piece.Trained || strings.TrimSpace(piece.Text) == "":
 			text.WriteString(shown)
 		default:
 			text.WriteString("‹" + shown + "›")
 		}
 	}
-	legend := "one row, ‹masked› tokens in brackets:"
+	legend := "one batch, ‹masked› tokens in brackets:"
 	if c.color {
-		legend = "one row, " + c.paint(green, "trained") + " and " + c.paint(dim, "masked") + " tokens:"
+		legend = "one batch, " + c.paint(green, "trained") + " and " + c.paint(dim, "masked") + " tokens:"
 	}
 	c.line("  %s", legend)
 	for _, l := range strings.Split(strings.TrimRight(text.String(), "\n"), "\n") {

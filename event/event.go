@@ -74,7 +74,7 @@ type TrainPart struct {
 	ETA             float64 `json:"eta_seconds"`
 }
 
-// PreviewPart is one row as it is going to be trained, and the figures of all rows.
+// PreviewPart is one batch as it is going to be trained, and the figures of all rows.
 type PreviewPart struct {
 	Pieces       []Piece `json:"pieces"`
 	Rows         int     `json:"rows"`

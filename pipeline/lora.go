@@ -129,7 +129,7 @@ func (j *job) examples(dir string, mc model.Config) ([]dataset.Example, dataset.
 	if len(examples) == 0 {
 		return nil, none, fmt.Errorf("read %s: there are no rows to train on; lower held_out or add rows", c.Name)
 	}
-	j.preview(t, examples[0], stats)
+	j.preview(t, examples[:min(len(examples), j.w.Config.Training.BatchSize, previewRows)], stats)
 	return examples, stats, nil
 }
 
@@ -144,13 +144,21 @@ func endOfText(t *tokenizer.Tokenizer, c model.Config) (int32, error) {
 	return 0, errors.New("encode rows: the model names no end-of-text token; set eos_token_id in its config.json")
 }
 
-// preview shows the first row with trained and masked tokens told apart, and the figures of all rows.
-func (j *job) preview(t *tokenizer.Tokenizer, e dataset.Example, s dataset.Stats) {
+// previewRows bounds the rows of the batch that is shown before training.
+const previewRows = 4
+
+// preview shows a batch with trained and masked tokens told apart, and the figures of all rows.
+func (j *job) preview(t *tokenizer.Tokenizer, batch []dataset.Example, s dataset.Stats) {
 	p := &event.PreviewPart{
 		Rows: s.Rows, Tokens: s.Tokens, Trained: s.Trained, Masked: s.Masked, Truncated: s.Truncated, EOSTargets: s.EOSTargets, PaddingShare: s.PaddingShare,
 	}
-	for _, piece := range dataset.Pieces(t, e) {
-		p.Pieces = append(p.Pieces, event.Piece(piece))
+	for i, e := range batch {
+		if i > 0 {
+			p.Pieces = append(p.Pieces, event.Piece{Text: "\n\n"})
+		}
+		for _, piece := range dataset.Pieces(t, e) {
+			p.Pieces = append(p.Pieces, event.Piece(piece))
+		}
 	}
 	j.emit(event.Event{Kind: event.Preview, Preview: p})
 	if s.EOSTargets == 0 {
