@@ -9,11 +9,14 @@ import (
 	"quartet/model"
 )
 
-// The speed of a variant is the median over speedRuns runs, or over fewer, but three at least, once speedTime is over.
+// The speed of a variant is the median over speedRuns runs, or over fewer, but three at least, once speedTime is over; a
+// model that takes slowTime for one run is not run again.
 const (
 	speedRuns   = 7
 	speedTime   = 2 * time.Second
+	slowTime    = 8 * time.Second
 	speedTokens = 33 // generated in a run
+	warmTokens  = 2  // generated before the first run
 )
 
 // speed measures the time to the first token and the rates of prefill and decoding, one sequence at a time, on a warm
@@ -32,11 +35,15 @@ func (e *evaluation) speed() error {
 	first, decode := make([][]float64, len(e.variants)), make([][]float64, len(e.variants))
 	var spent time.Duration
 	for run := range speedRuns + 1 { // the first one warms up
-		if run > 3 && spent > speedTime*time.Duration(len(e.variants)) {
+		if all := time.Duration(len(e.variants)); run > 3 && spent > speedTime*all || run > 1 && spent > slowTime*all {
 			break
 		}
+		generated := tokens
+		if run == 0 {
+			generated = min(tokens, warmTokens)
+		}
 		for i, v := range e.variants {
-			g, err := v.model.Generate(e.ctx, [][]int32{prompt}, model.GenerateOptions{MaxNew: tokens, Batch: 1, Allowed: e.data.Tokenizer.Has})
+			g, err := v.model.Generate(e.ctx, [][]int32{prompt}, model.GenerateOptions{MaxNew: generated, Batch: 1, Allowed: e.data.Tokenizer.Has})
 			if err != nil {
 				return fmt.Errorf("variant %s: %w", v.Name, err)
 			}
