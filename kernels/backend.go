@@ -22,7 +22,8 @@ type Backend interface {
 	Alloc(d DType, rows, cols int) (Tensor, error)
 	// Import makes host bytes (usually of a mapped file) a tensor: the CPU aliases them, a device copies them.
 	Import(t Tensor) (Tensor, error)
-	// Free releases what Alloc or Import returned; views of it become invalid. Freeing the zero Tensor does nothing.
+	// Free releases what Alloc or Import returned, and the scales that its Quant holds; views of it become invalid.
+	// Freeing the zero Tensor does nothing.
 	Free(t Tensor)
 	// Upload copies host elements of t's type into t; Download copies them out and waits for them.
 	Upload(t Tensor, data []byte)
