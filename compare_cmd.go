@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -70,9 +69,7 @@ func runCompare(ctx context.Context, args []string, std streams) error {
 		return err
 	}
 	if *asJSON {
-		e := json.NewEncoder(std.out)
-		e.SetIndent("", " ")
-		return e.Encode(answers)
+		return printJSON(std.out, answers)
 	}
 	for i, c := range answers {
 		if i > 0 {

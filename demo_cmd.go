@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"quartet/demo"
+	"quartet/visible"
 )
 
 // runDemo is `quartet demo [DIR]`: it makes a workspace of the embedded model where there is none and runs what is stale.
@@ -29,7 +30,7 @@ func runDemo(ctx context.Context, args []string, std streams) error {
 		return err
 	}
 	if !*asJSON {
-		fmt.Fprintf(std.out, "The demo's workspace is %s; its settings are in %s/config.toml.\n", dir, dir)
+		fmt.Fprintf(std.out, "The demo's workspace is %s; its settings are in %[1]s/config.toml.\n", visible.Line(dir))
 	}
 	return work(ctx, dir, nil, *force, *asJSON, std)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"quartet/console"
@@ -27,9 +26,7 @@ func runEval(ctx context.Context, args []string, std streams) error {
 		return err
 	}
 	if *asJSON {
-		e := json.NewEncoder(std.out)
-		e.SetIndent("", " ")
-		return e.Encode(results)
+		return printJSON(std.out, results)
 	}
 	fmt.Fprint(std.out, results.Table(console.Width(std.out), console.Color(std.out)))
 	return nil

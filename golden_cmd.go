@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -47,9 +46,7 @@ func runGolden(_ context.Context, args []string, std streams) error {
 		return err
 	}
 	if *asJSON {
-		e := json.NewEncoder(std.out)
-		e.SetIndent("", " ")
-		if err := e.Encode(checks); err != nil {
+		if err := printJSON(std.out, checks); err != nil {
 			return err
 		}
 	} else {

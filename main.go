@@ -94,7 +94,7 @@ func help(w io.Writer) {
 // flags is a command's flag set, with usage that names its arguments.
 func flags(name, arguments string, std streams) *flag.FlagSet {
 	f := flag.NewFlagSet(name, flag.ContinueOnError)
-	f.SetOutput(std.err)
+	f.SetOutput(visibleWriter{std.err})
 	f.Usage = func() {
 		fmt.Fprintf(f.Output(), "usage: quartet %s [flags] %s\n", name, arguments)
 		f.PrintDefaults()

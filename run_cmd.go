@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -109,9 +108,7 @@ func showStages(name string, args []string, std streams, read func(*pipeline.Wor
 		return err
 	}
 	if *asJSON {
-		e := json.NewEncoder(std.out)
-		e.SetIndent("", " ")
-		return e.Encode(parts)
+		return printJSON(std.out, parts)
 	}
 	fmt.Fprint(std.out, console.PlanText(parts))
 	return nil

@@ -78,7 +78,7 @@ func New(w io.Writer, mode Mode, color bool) event.Sink {
 func (c *console) show(e event.Event) {
 	if c.mode == JSON {
 		if line, err := json.Marshal(e); err == nil {
-			fmt.Fprintf(c.w, "%s\n", line)
+			fmt.Fprintf(c.w, "%s\n", visible.JSON(line))
 		}
 		return
 	}

@@ -84,6 +84,9 @@ func TestLiveSendsItsOwnSequencesOnly(t *testing.T) {
 }
 
 func TestJSONIsOneEventALine(t *testing.T) {
+	if strings.ContainsAny(shown(JSON, false), "\x1b\r\x07\u009b\u202e") {
+		t.Error("control characters reached the output")
+	}
 	lines := strings.Split(strings.TrimRight(shown(JSON, false), "\n"), "\n")
 	if len(lines) != len(run()) {
 		t.Fatalf("%d lines for %d events", len(lines), len(run()))
