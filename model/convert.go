@@ -141,11 +141,14 @@ func finite(d kernels.DType, data []byte) bool {
 
 // squares adds up the squares of an NF4 matrix's errors against w, and of w. They must be finite.
 func (c *conversion) squares(q, w kernels.Tensor) (sums [2]float64, err error) {
-	wide, err := c.b.Alloc(kernels.F32, w.Rows, w.Cols)
-	if err != nil {
-		return sums, err
+	wide := w
+	if w.DType != kernels.F32 {
+		if wide, err = c.b.Alloc(kernels.F32, w.Rows, w.Cols); err != nil {
+			return sums, err
+		}
+		defer c.b.Free(wide)
+		c.b.Copy(wide, w)
 	}
-	defer c.b.Free(wide)
 	apart, err := c.b.Alloc(kernels.F32, w.Rows, w.Cols)
 	if err != nil {
 		return sums, err
@@ -156,7 +159,6 @@ func (c *conversion) squares(q, w kernels.Tensor) (sums [2]float64, err error) {
 		return sums, err
 	}
 	defer c.b.Free(sum)
-	c.b.Copy(wide, w)
 	c.b.DequantizeNF4(apart, q)
 	c.b.Scale(apart, -1)
 	c.b.Add(apart, apart, wide)

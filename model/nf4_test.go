@@ -427,18 +427,35 @@ func (l *ledger) Free(t kernels.Tensor) {
 	l.Backend.Free(t)
 }
 
-// TestQuantizeKeepsOneMatrix: the most that is held at once is what the largest matrix needs, however many layers there are.
-func TestQuantizeKeepsOneMatrix(t *testing.T) {
+// TestOneMatrixAtATime: the most that is held at once is what the largest matrix needs, however many layers there are.
+func TestOneMatrixAtATime(t *testing.T) {
 	src := write(t, modeltest.Shape{Layers: 9})
-	l := newLedger(0)
-	if _, err := model.Quantize(l, src, t.TempDir(), half, nil); err != nil {
-		t.Fatal(err)
-	}
-	if largest := 42 * 77; l.peak > 9*largest {
-		t.Errorf("%d bytes were held for a matrix of %d weights", l.peak, largest)
-	}
-	if l.live != 0 {
-		t.Errorf("%d bytes were never freed", l.live)
+	adapter := adapterFolder(t, src, "fc1", "fc2")
+	parameters := 4 * 3 * (77 + 42) * 2 * 9
+	for name, c := range map[string]struct {
+		limit   int // bytes
+		convert func(b kernels.Backend, dst string) error
+	}{
+		"quantize": {9 * 42 * 77, func(b kernels.Backend, dst string) error {
+			_, err := model.Quantize(b, src, dst, half, nil)
+			return err
+		}},
+		"merge": {7*42*77 + parameters, func(b kernels.Backend, dst string) error { return model.Merge(b, src, adapter, dst, nil) }},
+		"merge and quantize": {11*42*77 + parameters, func(b kernels.Backend, dst string) error {
+			_, err := model.MergeQuantize(b, src, adapter, dst, half, "fp16", nil)
+			return err
+		}},
+	} {
+		l := newLedger(0)
+		if err := c.convert(l, t.TempDir()); err != nil {
+			t.Fatal(err)
+		}
+		if l.peak > c.limit {
+			t.Errorf("%s held %d bytes at once, more than %d", name, l.peak, c.limit)
+		}
+		if l.live != 0 {
+			t.Errorf("%s never freed %d bytes", name, l.live)
+		}
 	}
 }
 
