@@ -29,11 +29,11 @@ func (w *Workspace) predict(plan Plan, all []facts) {
 		case Base:
 			p.DiskBytes, p.MemoryBytes = s.base, 64<<20
 		case Quantize:
-			p.DiskBytes, p.MemoryBytes = s.nf4, 4*s.largest
+			p.DiskBytes, p.MemoryBytes = s.nf4, 9*s.largest
 		case LoRA:
 			p.DiskBytes, p.MemoryBytes = 4*s.adapter, s.training
 		case LoRAQuantize:
-			p.DiskBytes, p.MemoryBytes = s.nf4, 10*s.largest
+			p.DiskBytes, p.MemoryBytes = s.nf4, 11*s.largest
 		case Evaluate:
 			p.DiskBytes, p.MemoryBytes = int64(s.heldOut)*4096, s.evaluation
 		}
