@@ -15,6 +15,10 @@ import (
 // shardBytes is the largest shard that is written, Hugging Face's classic limit.
 const shardBytes = 5_000_000_000
 
+// Progress is told how many bytes of a conversion's source have been read, of how many. Its error, such as a context's,
+// ends the conversion.
+type Progress func(done, total int64) error
+
 // conversion makes a new model folder of a 16- or 32-bit one. Tensors are read, changed and written one at a time.
 type conversion struct {
 	b        kernels.Backend
@@ -24,16 +28,16 @@ type conversion struct {
 	ck       *safetensors.Checkpoint
 	linears  map[string]place // of the weights' names
 	adapter  *Adapter         // merged into the weights; nil for none
-	progress func(done, total int64)
+	progress Progress
 	done     int64
 	total    int64 // bytes of the source to be read, as often as they are
 }
 
 // newConversion opens the source, which has every linear that its configuration asks for.
-func newConversion(b kernels.Backend, src, dst string, progress func(done, total int64)) (*conversion, error) {
+func newConversion(b kernels.Backend, src, dst string, progress Progress) (*conversion, error) {
 	c := &conversion{b: b, src: src, dst: dst, progress: progress, linears: map[string]place{}}
 	if c.progress == nil {
-		c.progress = func(int64, int64) {}
+		c.progress = func(int64, int64) error { return nil }
 	}
 	var err error
 	if c.config, err = ReadConfig(src); err != nil {
@@ -71,12 +75,14 @@ func (c *conversion) close() {
 	c.adapter.Free()
 }
 
-// advance tells progress that a tensor of the source has been read.
-func (c *conversion) advance(name string) {
-	if t, err := c.ck.Get(name); err == nil {
-		c.done += int64(len(t.Data))
-		c.progress(c.done, c.total)
+// advance tells progress that a tensor of the source has been read, and returns its error.
+func (c *conversion) advance(name string) error {
+	t, err := c.ck.Get(name)
+	if err != nil {
+		return err
 	}
+	c.done += int64(len(t.Data))
+	return c.progress(c.done, c.total)
 }
 
 // weight brings a linear's weight into the backend's memory; the caller frees it.
@@ -94,13 +100,12 @@ func (c *conversion) entry(name string) (safetensors.Entry, error) {
 	e := safetensors.Entry{Name: name, DType: t.DType, Shape: t.Shape}
 	if at, ok := c.linears[name]; ok && c.adapter.Find(at.layer, at.linear) != nil {
 		e.Data = func() ([]byte, error) {
-			defer c.advance(name)
-			return c.mergedBytes(at)
+			data, err := c.mergedBytes(at)
+			return data, errors.Join(err, c.advance(name))
 		}
 	} else {
 		e.Data = func() ([]byte, error) {
-			defer c.advance(name)
-			return t.Data, nil
+			return t.Data, c.advance(name)
 		}
 	}
 	return e, nil

@@ -27,7 +27,7 @@ type MergeStats struct {
 // Merge writes the 16- or 32-bit model in folder base with the adapter merged into its weights: W + scale·B·A, added in
 // fp32 and rounded once. dst is an empty folder. One matrix is in memory at a time. progress, which may be nil, is told
 // how many bytes of the base have been read.
-func Merge(b kernels.Backend, base, adapter, dst string, progress func(done, total int64)) error {
+func Merge(b kernels.Backend, base, adapter, dst string, progress Progress) error {
 	c, err := newMerge(b, base, adapter, dst, progress)
 	if err != nil {
 		return err
@@ -58,7 +58,7 @@ func (c *conversion) merge() error {
 // "fp16", the base's own weights, or "dequantized", its weights after quantising; linears that are not adapted are
 // quantised from the base in either case, and an adapted lm_head stays in the base's type. Both ways' errors are measured
 // whichever is taken. Memory and progress are as with Quantize.
-func MergeQuantize(b kernels.Backend, base, adapter, dst string, o QuantizeOptions, into string, progress func(done, total int64)) (MergeStats, error) {
+func MergeQuantize(b kernels.Backend, base, adapter, dst string, o QuantizeOptions, into string, progress Progress) (MergeStats, error) {
 	if into != intoFP16 && into != intoDequantized {
 		return MergeStats{}, fmt.Errorf("merge into %q; it is %q or %q", into, intoFP16, intoDequantized)
 	}
@@ -88,7 +88,7 @@ func MergeQuantize(b kernels.Backend, base, adapter, dst string, o QuantizeOptio
 	return MergeStats{s, relative(fp16), relative(dequantized)}, nil
 }
 
-func newMerge(b kernels.Backend, base, adapter, dst string, progress func(done, total int64)) (*conversion, error) {
+func newMerge(b kernels.Backend, base, adapter, dst string, progress Progress) (*conversion, error) {
 	c, err := newConversion(b, base, dst, progress)
 	if err != nil {
 		return nil, err

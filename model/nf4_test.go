@@ -3,6 +3,7 @@ package model_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -155,17 +156,22 @@ func TestFilesAlongAndProgress(t *testing.T) {
 	}
 	os.WriteFile(filepath.Join(src, "notes.txt"), []byte("not part of a model"), 0o666)
 	var last, total int64
-	_, err := model.Quantize(cpu.New(), src, dst, half, func(done, all int64) {
+	_, err := model.Quantize(cpu.New(), src, dst, half, func(done, all int64) error {
 		if done < last || all != total && total != 0 {
 			t.Errorf("progress went from %d of %d to %d of %d", last, total, done, all)
 		}
 		last, total = done, all
+		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if last != total || total == 0 {
 		t.Errorf("progress ended at %d of %d", last, total)
+	}
+	stop := errors.New("stop")
+	if _, err := model.Quantize(cpu.New(), src, t.TempDir(), half, func(int64, int64) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("an error of progress does not end the work: %v", err)
 	}
 	entries, err := os.ReadDir(dst)
 	if err != nil {

@@ -2,6 +2,7 @@ package model
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -26,7 +27,7 @@ type QuantizeStats struct {
 // Quantize writes the 16- or 32-bit model in folder src as a bitsandbytes 4-bit checkpoint into the empty folder dst: the
 // layers' linears in NF4, all else as it is. One matrix is in memory at a time. progress, which may be nil, is told how
 // many bytes of the source have been read; a linear's are read twice.
-func Quantize(b kernels.Backend, src, dst string, o QuantizeOptions, progress func(done, total int64)) (QuantizeStats, error) {
+func Quantize(b kernels.Backend, src, dst string, o QuantizeOptions, progress Progress) (QuantizeStats, error) {
 	c, err := newConversion(b, src, dst, progress)
 	if err != nil {
 		return QuantizeStats{}, err
@@ -71,7 +72,9 @@ func (c *conversion) quantize(o QuantizeOptions, into string, visit func(at plac
 		if err != nil {
 			return s, err
 		}
-		c.advance(name)
+		if err := c.advance(name); err != nil {
+			return s, err
+		}
 		entries = append(entries, made...)
 		all[0], all[1] = all[0]+sums[0], all[1]+sums[1]
 		s.WorstRMS = max(s.WorstRMS, relative(sums))
@@ -117,8 +120,7 @@ func (c *conversion) quantizeLinear(at place, o QuantizeOptions, into string) ([
 		q.Quant = nil
 		codes := make([]byte, q.Bytes())
 		c.b.Download(codes, q)
-		c.advance(at.weight())
-		return codes, c.b.Sync()
+		return codes, errors.Join(c.b.Sync(), c.advance(at.weight()))
 	})
 	return entries, sums, c.b.Sync()
 }

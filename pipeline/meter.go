@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"time"
 
 	"quartet/event"
@@ -21,6 +22,14 @@ func (j *job) meter(unit string) *meter { return &meter{emit: j.emit, unit: unit
 
 // at reports that done of total units are done. The last unit is always reported.
 func (m *meter) at(done, total int64) { m.label("", done, total) }
+
+// until is at for work that ends when ctx does.
+func (m *meter) until(ctx context.Context) func(done, total int64) error {
+	return func(done, total int64) error {
+		m.at(done, total)
+		return ctx.Err()
+	}
+}
 
 // label is at with the name of what is being done.
 func (m *meter) label(label string, done, total int64) {

@@ -114,12 +114,12 @@ func makeQuantized(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	stats, err := model.Quantize(b, j.path(Base), j.temp, j.quantizeOptions(), j.meter("bytes").at)
+	stats, err := model.Quantize(b, j.path(Base), j.temp, j.quantizeOptions(), j.meter("bytes").until(ctx))
 	if err != nil {
 		return err
 	}
 	j.record(stats)
-	return ctx.Err()
+	return nil
 }
 
 func makeLoRAQuantized(ctx context.Context, j *job) error {
@@ -127,12 +127,12 @@ func makeLoRAQuantized(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	stats, err := model.MergeQuantize(b, j.path(Base), j.path(LoRA), j.temp, j.quantizeOptions(), j.w.Config.LoRA.Merge, j.meter("bytes").at)
+	stats, err := model.MergeQuantize(b, j.path(Base), j.path(LoRA), j.temp, j.quantizeOptions(), j.w.Config.LoRA.Merge, j.meter("bytes").until(ctx))
 	if err != nil {
 		return err
 	}
 	j.record(stats)
-	return ctx.Err()
+	return nil
 }
 
 // record takes a stage's statistics, a struct of numbers, as its figures.
