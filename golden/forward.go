@@ -48,14 +48,6 @@ func allLogits(m *model.Model, batch model.Batch) ([]float32, error) {
 	return out, p.Logits(batch, want, func(_ int, l []float32) { out = append(out, l...) })
 }
 
-func labelled(ids, labels [][]int32) model.Batch {
-	b := model.Pack(ids...)
-	for _, l := range labels {
-		b.Labels = append(b.Labels, l...)
-	}
-	return b
-}
-
 func forward(b kernels.Backend, dir string) ([]Check, error) {
 	ref, err := openVectors(dir, "phi", "forward.safetensors")
 	if err != nil {
@@ -67,15 +59,10 @@ func forward(b kernels.Backend, dir string) ([]Check, error) {
 		return nil, err
 	}
 	defer m.Close()
-	ids, err := ref.rows("input_ids")
+	batch, err := ref.batch()
 	if err != nil {
 		return nil, err
 	}
-	labels, err := ref.rows("labels")
-	if err != nil {
-		return nil, err
-	}
-	batch := labelled(ids, labels)
 	p, err := m.NewPass(len(batch.IDs), model.PassOptions{})
 	if err != nil {
 		return nil, err

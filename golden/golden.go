@@ -15,6 +15,7 @@ import (
 	"slices"
 
 	"quartet/kernels"
+	"quartet/model"
 	"quartet/safetensors"
 )
 
@@ -142,6 +143,38 @@ func (v vectors) rows(name string) ([][]int32, error) {
 		}
 	}
 	return out, nil
+}
+
+// batch packs input_ids, with the labels where there are some.
+func (v vectors) batch() (model.Batch, error) {
+	ids, err := v.rows("input_ids")
+	if err != nil {
+		return model.Batch{}, err
+	}
+	b := model.Pack(ids...)
+	if _, ok := v.Get("labels"); !ok {
+		return b, nil
+	}
+	labels, err := v.rows("labels")
+	for _, l := range labels {
+		b.Labels = append(b.Labels, l...)
+	}
+	return b, err
+}
+
+// written opens the model that write puts into a temporary folder, which is gone once release is called.
+func written(write func(dir string) error) (file vectors, dir string, release func(), err error) {
+	if dir, err = os.MkdirTemp("", "quartet-golden-"); err != nil {
+		return vectors{}, "", nil, err
+	}
+	if err = write(dir); err == nil {
+		file, err = openVectors(dir, "model.safetensors")
+	}
+	if err != nil {
+		os.RemoveAll(dir)
+		return vectors{}, "", nil, err
+	}
+	return file, dir, func() { file.Close(); os.RemoveAll(dir) }, nil
 }
 
 // farthest is the largest difference of two vectors and the largest magnitude of the reference.

@@ -31,7 +31,7 @@ func loraLogits(b kernels.Backend, dir string) ([]Check, error) {
 		return nil, err
 	}
 	defer ref.Close()
-	ids, err := ref.rows("input_ids")
+	batch, err := ref.batch()
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,7 @@ func loraLogits(b kernels.Backend, dir string) ([]Check, error) {
 		return nil, err
 	}
 	defer m.Close()
-	logits, err := allLogits(m, model.Pack(ids...))
+	logits, err := allLogits(m, batch)
 	if err != nil {
 		return nil, err
 	}
@@ -64,19 +64,13 @@ func loraMerge(b kernels.Backend, dir string) ([]Check, error) {
 		return nil, err
 	}
 	defer ref.Close()
-	out, err := os.MkdirTemp("", "quartet-golden-")
+	got, _, release, err := written(func(out string) error {
+		return model.Merge(b, filepath.Join(dir, "phi", "base"), filepath.Join(dir, "phi", "lora"), out, nil)
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(out)
-	if err := model.Merge(b, filepath.Join(dir, "phi", "base"), filepath.Join(dir, "phi", "lora"), out, nil); err != nil {
-		return nil, err
-	}
-	got, err := openVectors(out, "model.safetensors")
-	if err != nil {
-		return nil, err
-	}
-	defer got.Close()
+	defer release()
 	var differ, all, far int
 	for _, want := range ref.Tensors() {
 		t, ok := got.Get(want.Name)
@@ -108,11 +102,7 @@ func loraGradients(b kernels.Backend, dir string) ([]Check, error) {
 		return nil, err
 	}
 	defer ref.Close()
-	ids, err := ref.rows("input_ids")
-	if err != nil {
-		return nil, err
-	}
-	labels, err := ref.rows("labels")
+	batch, err := ref.batch()
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +114,6 @@ func loraGradients(b kernels.Backend, dir string) ([]Check, error) {
 	if err := m.Adapter.EnableGrad(); err != nil {
 		return nil, err
 	}
-	batch := labelled(ids, labels)
 	var worst float64
 	for _, checkpointing := range []bool{false, true} {
 		p, err := m.NewPass(len(batch.IDs), model.PassOptions{Train: true, Checkpointing: checkpointing})

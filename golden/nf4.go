@@ -65,11 +65,11 @@ func nf4Vector(b kernels.Backend, ref vectors, name string, in safetensors.Tenso
 		t, _ := ref.Get(name + suffix)
 		return t.Data
 	}
-	want, err := newNF4(b, rows, cols, block, d, nested)
+	want, err := model.AllocNF4(b, rows, cols, block, d, nested)
 	if err != nil {
 		return 0, 0, err
 	}
-	got, err := newNF4(b, rows, cols, block, d, nested)
+	got, err := model.AllocNF4(b, rows, cols, block, d, nested)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -134,11 +134,6 @@ func zeroBlock(values []float32, from, n int) bool {
 	return true
 }
 
-// newNF4 reserves an NF4 matrix and its scales.
-func newNF4(b kernels.Backend, rows, cols, block int, round kernels.DType, nested bool) (kernels.Tensor, error) {
-	return model.AllocNF4(b, rows, cols, block, round, nested)
-}
-
 // nf4Checkpoint quantises the reference's base and compares the written folder with the one that transformers wrote:
 // the error counts tensors whose name, dtype, shape or content differ, and differences of config.json.
 func nf4Checkpoint(b kernels.Backend, dir string) ([]Check, error) {
@@ -147,19 +142,14 @@ func nf4Checkpoint(b kernels.Backend, dir string) ([]Check, error) {
 		return nil, err
 	}
 	defer ref.Close()
-	out, err := os.MkdirTemp("", "quartet-golden-")
+	got, out, release, err := written(func(out string) error {
+		_, err := model.Quantize(b, filepath.Join(dir, "phi", "base"), out, model.QuantizeOptions{DoubleQuant: true, ComputeDType: "float16"}, nil)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(out)
-	if _, err := model.Quantize(b, filepath.Join(dir, "phi", "base"), out, model.QuantizeOptions{DoubleQuant: true, ComputeDType: "float16"}, nil); err != nil {
-		return nil, err
-	}
-	got, err := openVectors(out, "model.safetensors")
-	if err != nil {
-		return nil, err
-	}
-	defer got.Close()
+	defer release()
 	differ := 0
 	if len(got.Tensors()) != len(ref.Tensors()) {
 		differ++
@@ -215,7 +205,7 @@ func nf4Logits(b kernels.Backend, dir string) ([]Check, error) {
 		return nil, err
 	}
 	defer ref.Close()
-	ids, err := ref.rows("input_ids")
+	batch, err := ref.batch()
 	if err != nil {
 		return nil, err
 	}
@@ -224,7 +214,7 @@ func nf4Logits(b kernels.Backend, dir string) ([]Check, error) {
 		return nil, err
 	}
 	defer m.Close()
-	half, err := allLogits(m, model.Pack(ids...))
+	half, err := allLogits(m, batch)
 	if err != nil {
 		return nil, err
 	}
@@ -233,7 +223,7 @@ func nf4Logits(b kernels.Backend, dir string) ([]Check, error) {
 			linear.Weight.Quant.Round = kernels.F32
 		}
 	}
-	full, err := allLogits(m, model.Pack(ids...))
+	full, err := allLogits(m, batch)
 	if err != nil {
 		return nil, err
 	}
