@@ -42,7 +42,7 @@ func TestReadRows(t *testing.T) {
 		good + "\n" + `{"response":"a"}`:      "x:3: instruction is missing or empty",
 		`{"instruction":1,"response":"b"}`:    "x:1: instruction is a JSON number, not a string",
 		"{\"instruction\":\"\xff\"}":          "x:1: the line is not valid UTF-8",
-		`[1]`:                                 "x:1: the line is not a JSON object: json: cannot unmarshal array into Go value of type struct { Instruction *string; Context *string; Response *string; Category *string }",
+		`[1]`:                                 "x:1: the line is a JSON array, not an object",
 		good + strings.Repeat("a", maxLine+1): "x:2: the line is longer than 16 MiB",
 	} {
 		if _, err := readRows("x", strings.NewReader(text)); err == nil || err.Error() != want {
@@ -64,6 +64,21 @@ func TestSplitIsSeededAndDisjoint(t *testing.T) {
 		if slices.Contains(train, h) {
 			t.Errorf("row %v is on both sides", h)
 		}
+	}
+	for i := range rows {
+		rows[i].Category = fmt.Sprint(i)
+	}
+	named, heldNamed, _ := Split(rows, 0, 10, 1)
+	if len(named) != len(train) || len(heldNamed) != len(held) {
+		t.Error("categories make copies of a row distinct")
+	}
+	for _, h := range heldNamed {
+		if slices.ContainsFunc(named, func(r Row) bool { return r.Instruction == h.Instruction }) {
+			t.Errorf("row %v is on both sides", h)
+		}
+	}
+	for i := range rows {
+		rows[i].Category = ""
 	}
 	again, _, _ := Split(rows, 0, 10, 1)
 	other, _, _ := Split(rows, 0, 10, 2)
@@ -119,6 +134,33 @@ func TestLabelModes(t *testing.T) {
 		if want := template.Render(rows[0]) + rows[0].Response + "<|endoftext|>"; text.String() != want {
 			t.Errorf("%s: the pieces are %q", mode, text.String())
 		}
+	}
+}
+
+// TestTokenAcrossTheSeam: a token that is partly the response's is trained.
+func TestTokenAcrossTheSeam(t *testing.T) {
+	tok, err := tokenizer.Load("../demo/tiny-phi")
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := Template{Prompt: "{instruction} Answer: "}
+	r := Row{Instruction: "Who?", Response: "the king"}
+	examples, _, err := Encode(tok, open, []Row{r}, 0, Options{MaxLength: 64, Labels: LabelsResponse})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := examples[0]
+	if across := tok.Token(e.IDs[e.Prompt]); !strings.HasPrefix(across, " t") {
+		t.Fatalf("the token after the prompt is %q", across)
+	}
+	var trained []int32
+	for i, l := range e.Labels {
+		if l != Masked {
+			trained = append(trained, e.IDs[i])
+		}
+	}
+	if got := tok.Decode(trained, true); got != " the king" {
+		t.Errorf("trained is %q", got)
 	}
 }
 

@@ -22,7 +22,7 @@ const Masked = -100
 // Example is one row as token ids. Labels are aligned with IDs, not shifted; nothing is padded.
 type Example struct {
 	IDs, Labels []int32
-	Prompt      int  // how many of the ids are the prompt's
+	Prompt      int  // how many of the ids are the prompt's alone
 	Truncated   bool // the row was longer than max_length
 }
 
@@ -50,7 +50,13 @@ func Encode(t *tokenizer.Tokenizer, template Template, rows []Row, eos int32, o 
 	s := Stats{Rows: len(rows)}
 	for i, r := range rows {
 		prompt := template.Render(r)
-		e := Example{IDs: append(t.Encode(prompt+r.Response), eos), Prompt: len(t.Encode(prompt))}
+		e := Example{IDs: append(t.Encode(prompt+r.Response), eos)}
+		for _, id := range t.Encode(prompt) {
+			if e.Prompt == len(e.IDs)-1 || e.IDs[e.Prompt] != id {
+				break // a token reaches from the prompt into the response
+			}
+			e.Prompt++
+		}
 		if len(e.IDs) > o.MaxLength {
 			if !o.Truncate {
 				return nil, Stats{}, fmt.Errorf("row %d (%.40q) has %d tokens, more than max_length %d; raise it or set truncation = true", i+1, r.Instruction, len(e.IDs), o.MaxLength)

@@ -77,7 +77,10 @@ func parseRow(line []byte) (Row, error) {
 	if err := json.Unmarshal(line, &f); err != nil {
 		var wrong *json.UnmarshalTypeError
 		if errors.As(err, &wrong) && wrong.Field != "" {
-			return Row{}, fmt.Errorf("%s is a JSON %s, not a string", strings.ToLower(wrong.Field), wrong.Value)
+			return Row{}, fmt.Errorf("%s is a JSON %.20s, not a string", strings.ToLower(wrong.Field), wrong.Value)
+		}
+		if wrong != nil {
+			return Row{}, fmt.Errorf("the line is a JSON %.20s, not an object", wrong.Value)
 		}
 		return Row{}, fmt.Errorf("the line is not a JSON object: %w", err)
 	}
@@ -98,28 +101,30 @@ func parseRow(line []byte) (Row, error) {
 }
 
 // Split draws heldOut rows and then train rows (0: all that are left) with a seed. The two share no row, not even one that
-// occurs twice: all copies of a row lie on one side.
+// occurs twice: all copies of a row, whatever their categories, lie on one side. Of those held out one is kept.
 func Split(rows []Row, train, heldOut int, seed uint64) (trainRows, heldOutRows []Row, err error) {
-	copies := map[Row][]int{}
-	var distinct []Row
-	for i, r := range rows {
-		if copies[r] == nil {
-			distinct = append(distinct, r)
+	place := map[Row]int{}
+	var distinct [][]Row // each with its copies
+	for _, r := range rows {
+		content := r
+		content.Category = ""
+		i, known := place[content]
+		if !known {
+			i = len(distinct)
+			place[content], distinct = i, append(distinct, nil)
 		}
-		copies[r] = append(copies[r], i)
+		distinct[i] = append(distinct[i], r)
 	}
 	order := rand.New(rand.NewPCG(seed, 0x5711)).Perm(len(distinct))
 	for _, i := range order {
-		r := distinct[i]
+		copies := distinct[i]
 		switch {
 		case len(heldOutRows) < heldOut:
-			heldOutRows = append(heldOutRows, r)
-		case train == 0 || len(trainRows) < train:
-			for range copies[r] {
-				if train == 0 || len(trainRows) < train {
-					trainRows = append(trainRows, r)
-				}
-			}
+			heldOutRows = append(heldOutRows, copies[0])
+		case train == 0:
+			trainRows = append(trainRows, copies...)
+		default:
+			trainRows = append(trainRows, copies[:min(len(copies), train-len(trainRows))]...)
 		}
 	}
 	if len(heldOutRows) < heldOut || len(trainRows) < max(train, 1) {

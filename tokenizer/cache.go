@@ -1,6 +1,10 @@
 package tokenizer
 
-import "sync"
+import (
+	"slices"
+	"strings"
+	"sync"
+)
 
 // The cache keeps the tokens of short pieces, which are most of any text.
 const (
@@ -32,5 +36,5 @@ func (c *pieceCache) put(piece string, ids []int32) {
 	if c.known == nil || len(c.known) >= cachedPieces {
 		c.known = map[string][]int32{}
 	}
-	c.known[string([]byte(piece))] = append([]int32(nil), ids...)
+	c.known[strings.Clone(piece)] = slices.Clone(ids)
 }

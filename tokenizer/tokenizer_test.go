@@ -189,6 +189,28 @@ func FuzzEncode(f *testing.F) {
 	})
 }
 
+// FuzzStream: whatever the ids are, the pieces of a stream are valid and together what decoding gives.
+func FuzzStream(f *testing.F) {
+	tok := load(f)
+	f.Add([]byte("\x00\xe2\x00\xe2\x00\x82\x01\x10\x00\xf0\x00\x9f"), true)
+	f.Fuzz(func(t *testing.T, data []byte, skip bool) {
+		s, streamed := tok.Stream(skip), ""
+		var ids []int32
+		for i := 0; i+1 < len(data); i += 2 {
+			id := (int32(data[i])<<8 | int32(data[i+1])) % int32(tok.Len()+1)
+			ids = append(ids, id)
+			piece := s.Push(id)
+			if !utf8.ValidString(piece) {
+				t.Fatalf("%v streams %q, which is not UTF-8", ids, piece)
+			}
+			streamed += piece
+		}
+		if streamed += s.Flush(); streamed != tok.Decode(ids, skip) {
+			t.Errorf("%v streams %q, and decodes to %q", ids, streamed, tok.Decode(ids, skip))
+		}
+	})
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(tiny))
 	f.Fuzz(func(t *testing.T, data []byte) {
