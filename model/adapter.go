@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 
 	"quartet/kernels"
@@ -96,16 +95,22 @@ func targeted(c Config, ac AdapterConfig) ([]place, error) {
 			return nil, fmt.Errorf("layer %d is not one of the model's %d", i, c.Layers)
 		}
 	}
-	matched := make([]bool, len(ac.Targets))
+	matched, chosen := map[string]bool{}, map[int]bool{}
+	for _, target := range ac.Targets {
+		matched[target] = false
+	}
+	for _, i := range ac.Layers {
+		chosen[i] = true
+	}
 	var found []place
 	for _, at := range c.places() {
-		path, hit := "."+LinearPath(at.layer, at.linear), false
-		for i, target := range ac.Targets {
-			if target != "" && strings.HasSuffix(path, "."+target) {
-				matched[i], hit = true, true
+		hit := false
+		for rest, more := LinearPath(at.layer, at.linear), true; more; _, rest, more = strings.Cut(rest, ".") {
+			if _, ok := matched[rest]; ok {
+				matched[rest], hit = true, true
 			}
 		}
-		if !hit || ac.Layers != nil && !slices.Contains(ac.Layers, at.layer) {
+		if !hit || ac.Layers != nil && !chosen[at.layer] {
 			continue
 		}
 		if at.linear == LMHead && c.Tied {
@@ -113,8 +118,10 @@ func targeted(c Config, ac AdapterConfig) ([]place, error) {
 		}
 		found = append(found, at)
 	}
-	if i := slices.Index(matched, false); i >= 0 {
-		return nil, fmt.Errorf("target %q matches nothing in the model; its linears are %s", ac.Targets[i], strings.Join(LinearNames[:], ", "))
+	for _, target := range ac.Targets {
+		if !matched[target] {
+			return nil, fmt.Errorf("target %.60q matches nothing in the model; its linears are %s", target, strings.Join(LinearNames[:], ", "))
+		}
 	}
 	if len(found) == 0 {
 		return nil, fmt.Errorf("targets %q match nothing in layers %v", ac.Targets, ac.Layers)

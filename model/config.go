@@ -84,7 +84,7 @@ func (t tokenID) or(other int32) int32 {
 // It refuses what this program would compute differently from transformers.
 func ReadConfig(dir string) (Config, error) {
 	path := filepath.Join(dir, "config.json")
-	data, err := os.ReadFile(path)
+	data, err := readText(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Config{}, fmt.Errorf("read %s: no such file; a model folder holds config.json, model.safetensors and a tokenizer", path)
 	}
@@ -96,32 +96,52 @@ func ReadConfig(dir string) (Config, error) {
 		return Config{}, fmt.Errorf("read %s: %w", path, err)
 	}
 	if c.EOS < 0 {
-		var g configFile
-		if data, err := os.ReadFile(filepath.Join(dir, "generation_config.json")); err == nil && json.Unmarshal(data, &g) == nil {
-			c.EOS = g.EOS.or(-1)
+		var g struct {
+			EOS tokenID `json:"eos_token_id"`
+		}
+		path := filepath.Join(dir, "generation_config.json")
+		if data, err := readText(path); err == nil && json.Unmarshal(data, &g) == nil {
+			if c.EOS = g.EOS.or(-1); c.EOS >= int32(c.VocabSize) {
+				return Config{}, fmt.Errorf("read %s: token id %d is outside the vocabulary of %d", path, c.EOS, c.VocabSize)
+			}
 		}
 	}
 	return c, nil
+}
+
+// maxText bounds the settings of a model or an adapter in bytes, far above any.
+const maxText = 1 << 20
+
+// readText reads a file of settings.
+func readText(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxText {
+		return nil, fmt.Errorf("read %s: not a file of at most %d bytes; download it again", path, maxText)
+	}
+	return os.ReadFile(path)
 }
 
 // ParseConfig reads the text of a config.json.
 func ParseConfig(data []byte) (Config, error) {
 	var f configFile
 	if err := json.Unmarshal(data, &f); err != nil {
-		return Config{}, fmt.Errorf("not a model configuration: %w", err)
+		return Config{}, fmt.Errorf("not a model configuration: %.200s", err)
 	}
 	switch f.ModelType {
 	case "phi":
 	case "mixformer-sequential", "phi-msft":
-		return Config{}, fmt.Errorf("model_type %q is the layout of 2023 with other tensor names; take a revision of 2024 or later", f.ModelType)
+		return Config{}, fmt.Errorf("model_type %.60q is the layout of 2023 with other tensor names; take a revision of 2024 or later", f.ModelType)
 	default:
-		return Config{}, fmt.Errorf("model_type %q is not supported; this program runs model_type \"phi\"", f.ModelType)
+		return Config{}, fmt.Errorf("model_type %.60q is not supported; this program runs model_type \"phi\"", f.ModelType)
 	}
 	if f.RopeParameters != nil {
 		f.RotaryFactor = firstOf(f.RopeParameters.RotaryFactor, f.RotaryFactor)
 		f.RopeTheta = firstOf(f.RopeParameters.RopeTheta, f.RopeTheta)
 		if t := f.RopeParameters.RopeType; t != "" && t != "default" {
-			return Config{}, fmt.Errorf("rope_type %q is not supported, only \"default\"", t)
+			return Config{}, fmt.Errorf("rope_type %.60q is not supported, only \"default\"", t)
 		}
 	}
 	if s := strings.TrimSpace(string(f.RopeScaling)); s != "" && s != "null" {
@@ -131,13 +151,13 @@ func ParseConfig(data []byte) (Config, error) {
 		return Config{}, errors.New("qk_layernorm true is not supported")
 	}
 	if f.HiddenAct != nil && *f.HiddenAct != "gelu_new" {
-		return Config{}, fmt.Errorf("hidden_act %q is not supported, only \"gelu_new\"", *f.HiddenAct)
+		return Config{}, fmt.Errorf("hidden_act %.60q is not supported, only \"gelu_new\"", *f.HiddenAct)
 	}
 	if f.EmbedDropout != 0 || f.AttentionDropout != 0 {
 		return Config{}, errors.New("embd_pdrop and attention_dropout are not supported, only 0")
 	}
 	if q := f.Quantization; q != nil && (q.Method != "bitsandbytes" || !q.LoadIn4Bit) {
-		return Config{}, fmt.Errorf("quant_method %q is not supported, only bitsandbytes with load_in_4bit", q.Method)
+		return Config{}, fmt.Errorf("quant_method %.60q is not supported, only bitsandbytes with load_in_4bit", q.Method)
 	}
 	c := Config{ResidDropout: f.ResidDropout, BOS: f.BOS.or(-1), EOS: f.EOS.or(-1), Tied: f.Tied, Quantized: f.Quantization != nil, LayerNormEps: 1e-5}
 	if f.KVHeads == nil {
@@ -181,7 +201,7 @@ func ParseConfig(data []byte) (Config, error) {
 	if c.Heads%c.KVHeads != 0 {
 		return Config{}, fmt.Errorf("num_attention_heads %d is not a multiple of num_key_value_heads %d", c.Heads, c.KVHeads)
 	}
-	if !(c.RotaryFactor >= 0 && c.RotaryFactor <= 1) || !(c.RopeTheta > 0) || !(c.LayerNormEps >= 0) || !(c.ResidDropout >= 0 && c.ResidDropout < 1) {
+	if !(c.RotaryFactor >= 0 && c.RotaryFactor <= 1) || !(c.RopeTheta > 0) || !(c.LayerNormEps >= 0 && c.LayerNormEps < 1) || !(c.ResidDropout >= 0 && c.ResidDropout < 1) {
 		return Config{}, errors.New("partial_rotary_factor, rope_theta, layer_norm_eps or resid_pdrop is out of range")
 	}
 	if c.RotaryDim()%2 != 0 {

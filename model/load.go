@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"strings"
-	"unsafe"
 
 	"quartet/kernels"
 	"quartet/safetensors"
@@ -33,7 +32,7 @@ func Load(b kernels.Backend, dir string) (*Weights, error) {
 func (w *Weights) read(ck *safetensors.Checkpoint) error {
 	for _, name := range ck.Names() {
 		if strings.HasPrefix(name, "transformer.") || strings.HasPrefix(name, "layers.") {
-			return fmt.Errorf("tensor %s belongs to the layout of 2023; take a revision of 2024 or later", name)
+			return fmt.Errorf("tensor %.120q belongs to the layout of 2023; take a revision of 2024 or later", name)
 		}
 	}
 	c := w.Config
@@ -96,18 +95,14 @@ func importPlain(b kernels.Backend, ck *safetensors.Checkpoint, name string, row
 	if err != nil {
 		return kernels.Tensor{}, err
 	}
-	d, ok := map[safetensors.DType]kernels.DType{"F32": kernels.F32, "F16": kernels.F16, "BF16": kernels.BF16}[st.DType]
+	d, ok := dtypeStored(st.DType)
 	if !ok {
 		return kernels.Tensor{}, fmt.Errorf("tensor %s has dtype %s, not F16, BF16 or F32", name, st.DType)
 	}
 	if !shapeIs(st.Shape, rows, cols) {
 		return kernels.Tensor{}, fmt.Errorf("tensor %s has shape %v, but config.json asks for [%d %d]", name, st.Shape, rows, cols)
 	}
-	data := st.Data
-	if uintptr(unsafe.Pointer(unsafe.SliceData(data)))%uintptr(d.Bytes(1)) != 0 {
-		data = append(make([]byte, 0, len(data)), data...)
-	}
-	return b.Import(kernels.HostTensor(d, rows, cols, data))
+	return b.Import(kernels.HostTensor(d, rows, cols, st.Data))
 }
 
 func shapeIs(shape []int, rows, cols int) bool {

@@ -77,10 +77,10 @@ func withPrefix(names []string, prefix string) []string {
 func quantizedTensor(ck *safetensors.Checkpoint, name string, states []string, rows, cols int) (kernels.Tensor, error) {
 	none := kernels.Tensor{}
 	if len(states) > 1 {
-		return none, fmt.Errorf("it has %d states, %q and %q; one is allowed", len(states), states[0], states[1])
+		return none, fmt.Errorf("it has %d states, %.120q and %.120q; one is allowed", len(states), states[0], states[1])
 	}
 	if states[0] != name+quantStateNF4 {
-		return none, fmt.Errorf("%q is not supported, only bitsandbytes__nf4; quantise the base again", strings.TrimPrefix(states[0], name+quantStatePrefix))
+		return none, fmt.Errorf("%.60q is not supported, only bitsandbytes__nf4; quantise the base again", strings.TrimPrefix(states[0], name+quantStatePrefix))
 	}
 	blob, err := ck.Get(states[0])
 	if err != nil {

@@ -57,7 +57,7 @@ func LoadAdapter(b kernels.Backend, c Config, dir string) (*Adapter, error) {
 }
 
 func loadAdapter(b kernels.Backend, c Config, dir string) (*Adapter, error) {
-	data, err := os.ReadFile(filepath.Join(dir, adapterConfigFile))
+	data, err := readText(filepath.Join(dir, adapterConfigFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s is missing; a PEFT folder holds it and %s", adapterConfigFile, adapterModelFile)
 	}
@@ -127,7 +127,7 @@ func (a *Adapter) read(c Config, f *safetensors.File) error {
 	}
 	for _, t := range f.Tensors() {
 		if !used[t.Name] {
-			return fmt.Errorf("tensor %q is no LoRA weight of a linear in target_modules, and would be ignored; is it the adapter of another model?", t.Name)
+			return fmt.Errorf("tensor %.120q is no LoRA weight of a linear in target_modules, and would be ignored; is it the adapter of another model?", t.Name)
 		}
 	}
 	return nil

@@ -110,10 +110,10 @@ func parseAdapterConfig(data []byte) (AdapterConfig, error) {
 	none := AdapterConfig{}
 	var f adapterFile
 	if err := json.Unmarshal(data, &f); err != nil {
-		return none, fmt.Errorf("not an adapter configuration: %w", err)
+		return none, fmt.Errorf("not an adapter configuration: %.200s", err)
 	}
 	if f.PeftType != "LORA" {
-		return none, fmt.Errorf("peft_type %q is not supported, only LORA", f.PeftType)
+		return none, fmt.Errorf("peft_type %.60q is not supported, only LORA", f.PeftType)
 	}
 	if f.R < 1 {
 		return none, fmt.Errorf("r is %d, not 1 or more", f.R)
@@ -148,12 +148,12 @@ func parseAdapterConfig(data []byte) (AdapterConfig, error) {
 		}
 	}
 	if f.Bias != "" && f.Bias != "none" {
-		return none, fmt.Errorf("bias %q is not supported, only \"none\"", f.Bias)
+		return none, fmt.Errorf("bias %.60q is not supported, only \"none\"", f.Bias)
 	}
 	// These starts change the base's weights too, which PEFT repeats when it loads the adapter.
 	for _, start := range []string{"pissa", "olora", "corda", "loftq", "lora_ga"} {
 		if strings.HasPrefix(init, start) {
-			return none, fmt.Errorf("init_lora_weights %q changes the base model; convert the adapter to plain LoRA with PEFT", init)
+			return none, fmt.Errorf("init_lora_weights %.60q changes the base model; convert the adapter to plain LoRA with PEFT", init)
 		}
 	}
 	ac := AdapterConfig{BaseModel: f.BaseModel, Revision: f.Revision, R: f.R, Alpha: *f.Alpha, Dropout: f.Dropout, Layers: f.Layers, RSLoRA: f.RSLoRA}
@@ -164,7 +164,7 @@ func parseAdapterConfig(data []byte) (AdapterConfig, error) {
 		case plainName.MatchString(name):
 			ac.Targets = append(ac.Targets, name)
 		default:
-			return none, fmt.Errorf("target_modules %q is a pattern, and only names and %q are supported; list the names", name, allLinear)
+			return none, fmt.Errorf("target_modules %.60q is a pattern, and only names and %q are supported; list the names", name, allLinear)
 		}
 	}
 	if len(ac.Targets) == 0 {

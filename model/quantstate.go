@@ -47,19 +47,25 @@ func pythonFloat(f float64) string {
 	return text
 }
 
+// maxQuantState bounds a state's text in bytes; bitsandbytes writes some two hundred.
+const maxQuantState = 4096
+
 // parseQuantState reads and checks the state of a weight of rows × cols.
 func parseQuantState(data []byte, rows, cols int) (quantState, error) {
 	var s quantState
+	if len(data) > maxQuantState {
+		return s, fmt.Errorf("quant_state has %d bytes, more than %d", len(data), maxQuantState)
+	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&s); err != nil {
-		return s, fmt.Errorf("quant_state cannot be read: %w", err)
+		return s, fmt.Errorf("quant_state cannot be read: %.200s", err)
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return s, errors.New("quant_state goes on after its JSON")
 	}
 	if s.QuantType != "nf4" {
-		return s, fmt.Errorf("quant_type %q is not supported, only nf4; quantise the base again", s.QuantType)
+		return s, fmt.Errorf("quant_type %.60q is not supported, only nf4; quantise the base again", s.QuantType)
 	}
 	if !slices.Equal(s.Shape, []int{rows, cols}) {
 		return s, fmt.Errorf("quant_state has shape %v, but config.json asks for [%d %d]", s.Shape, rows, cols)
@@ -68,7 +74,7 @@ func parseQuantState(data []byte, rows, cols int) (quantState, error) {
 		return s, fmt.Errorf("blocksize %d is not a power of two from 16 to 16384", s.BlockSize)
 	}
 	if _, ok := dtypeOf(s.DType); !ok {
-		return s, fmt.Errorf("dtype %q is not float16, bfloat16 or float32", s.DType)
+		return s, fmt.Errorf("dtype %.60q is not float16, bfloat16 or float32", s.DType)
 	}
 	if s.NestedOffset == nil {
 		if s.NestedBlockSize != 0 || s.NestedDType != "" {
@@ -80,7 +86,7 @@ func parseQuantState(data []byte, rows, cols int) (quantState, error) {
 		return s, fmt.Errorf("nested_blocksize %d is not from 1 to 1048576", s.NestedBlockSize)
 	}
 	if s.NestedDType != "float32" {
-		return s, fmt.Errorf("nested_dtype %q is not supported, only float32", s.NestedDType)
+		return s, fmt.Errorf("nested_dtype %.60q is not supported, only float32", s.NestedDType)
 	}
 	if math.IsInf(float64(float32(*s.NestedOffset)), 0) {
 		return s, fmt.Errorf("nested_offset %g is beyond float32", *s.NestedOffset)
