@@ -165,8 +165,8 @@ func (b *Backend) linearNF4(out, x, weight kernels.Tensor, bias []float32) bool 
 	if T == 0 || T > 4 || K == 0 || K%32 != 0 || weight.DType != kernels.NF4 || q.BlockSize%32 != 0 || b.loops.dotsNF4 == nil {
 		return false
 	}
-	xs, o := x.F32s(), out.F32s()
-	b.pool.each(N, grain(T*K/2), func(w *worker, lo, hi int) {
+	xs, o := b.evenFirst(x.F32s()), out.F32s()
+	b.pool.each(N, grain(T*K/4), func(w *worker, lo, hi int) {
 		var sums [4]float32
 		buffer := w.floats(0, K/q.BlockSize+2)
 		for n := lo; n < hi; n++ {
@@ -184,4 +184,20 @@ func (b *Backend) linearNF4(out, x, weight kernels.Tensor, bias []float32) bool 
 		}
 	})
 	return true
+}
+
+// evenFirst is x with, of each 32 elements, those of even index first, valid until rows are laid out anew: NF4 packs two
+// weights into a byte, and dotsNF4 takes bytes apart fastest so.
+func (b *Backend) evenFirst(x []float32) []float32 {
+	if cap(b.rows) < len(x) {
+		b.rows = make([]float32, len(x))
+	}
+	apart := b.rows[:len(x)]
+	for at := 0; at < len(x); at += 32 {
+		from, to := x[at:at+32], apart[at:at+32]
+		for i := range 16 {
+			to[i], to[16+i] = from[2*i], from[2*i+1]
+		}
+	}
+	return apart
 }

@@ -33,7 +33,7 @@ type loops struct {
 	dots        func(out []float32, w kernels.Tensor, at, stride int, x []float32, xRow, n, rows, tokens int)
 
 	// dotsNF4: out (tokens) = n NF4 weights from element at, as fromNF4 has them, · x (tokens,n)ᵀ for at most four tokens.
-	// at, size and n are multiples of 32. nil: there is none.
+	// Of each 32 elements of x those of even index come first. at, size and n are multiples of 32. nil: there is none.
 	dotsNF4 func(out []float32, size int, codes []byte, at int, absmax []float32, round kernels.DType, x []float32, xRow, n, tokens int)
 
 	// Elements.

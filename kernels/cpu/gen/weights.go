@@ -163,10 +163,14 @@ func nf4() {
 		// Dequantises n weights, a multiple of 32 as first and size are: dst = the scaled and rounded codebook's entries.
 		function("nf4To"+round.name, "func(n, first, size int, dst *float32, codes *byte, absmax *float32)")
 		dst := pointer("dst")
-		nf4Steps(table, round, []Register{dst}, func(i int, weights VecVirtual) { VMOVUPS(weights, at(dst, 8*i)) })
+		look := lookWide
+		if round.name == "F16" {
+			look = lookHalf
+		}
+		nf4Steps(table, round, look, []Register{dst}, func(i int, weights VecVirtual) { VMOVUPS(weights, at(dst, 8*i)) })
 		done()
 
-		// The same weights' products with x (tokens,n): out (tokens).
+		// The same weights' products with x (tokens,n): out (tokens). Of each 32 elements of x those of even index come first.
 		for tokens := 1; tokens <= 4; tokens++ {
 			function(fmt.Sprintf("dotNF4%sx%d", round.name, tokens), "func(n, first, size int, out *float32, codes *byte, absmax, x *float32, xRow uintptr)")
 			x, xRow, triple := pointer("x"), pointer("xRow"), GP64()
@@ -176,7 +180,11 @@ func nf4() {
 			for i := range acc {
 				acc[i] = zero()
 			}
-			nf4Steps(table, round, []Register{x}, func(i int, weights VecVirtual) {
+			look := lookWideApart
+			if round.name == "F16" {
+				look = lookHalfApart()
+			}
+			nf4Steps(table, round, look, []Register{x}, func(i int, weights VecVirtual) {
 				for t := range tokens {
 					m := strided(x, xRow, triple, t)
 					m.Disp = 32 * i
@@ -252,7 +260,7 @@ func nf4() {
 // nf4Steps runs body for n weights, eight at a time: i counts the four vectors of each 32. The first block's part has
 // first weights, every other block size, and the last may be short; each takes the next absmax. Pointers to float32 move
 // along.
-func nf4Steps(table Mem, round weightType, pointers []Register, body func(i int, weights VecVirtual)) {
+func nf4Steps(table Mem, round weightType, look lookUp, pointers []Register, body func(i int, weights VecVirtual)) {
 	n, first, size, codes, absmax := pointer("n"), pointer("first"), pointer("size"), pointer("codes"), pointer("absmax")
 	for _, count := range []Register{n, first, size} {
 		SHRQ(U8(5), count)
@@ -266,16 +274,14 @@ func nf4Steps(table Mem, round weightType, pointers []Register, body func(i int,
 	low, high, scale := YMM(), YMM(), broadcast(Mem{Base: absmax})
 	VMULPS(table, scale, low)
 	VMULPS(table.Offset(32), scale, high)
-	step := lookWide
 	if round.name == "F16" {
-		step = lookHalf
 		halfTables(low, high)
 	} else {
 		roundTo(round, low)
 		roundTo(round, high)
 	}
 	loop("steps", first, func() {
-		step(low, high, codes, body)
+		look(low, high, codes, body)
 		ADDQ(U8(16), codes)
 		for _, p := range pointers {
 			ADDQ(U32(128), p)
@@ -287,6 +293,9 @@ func nf4Steps(table Mem, round weightType, pointers []Register, body func(i int,
 	Label("end")
 }
 
+// lookUp passes the 32 weights of 16 bytes of codes to body, eight at a time, of one block's two tables.
+type lookUp func(low, high VecVirtual, codes Register, body func(i int, weights VecVirtual))
+
 // lookWide looks 32 codes up in two tables of eight float32. VPERMPS reads three bits of a code, the blend the fourth as
 // a sign, so that what lies above these does no harm. A byte's high nibble comes first.
 func lookWide(low, high VecVirtual, codes Register, body func(i int, weights VecVirtual)) {
@@ -296,17 +305,33 @@ func lookWide(low, high VecVirtual, codes Register, body func(i int, weights Vec
 		VPSRLW(U8(4), bytes, shifted)
 		VPUNPCKLBW(bytes, shifted, bytes)
 		for half := range 2 {
-			index, sign, negative, positive := YMM(), YMM(), YMM(), YMM()
+			index := YMM()
 			VPMOVZXBD(bytes, index)
-			VPSLLD(U8(28), index, sign)
-			VPERMPS(low, index, negative)
-			VPERMPS(high, index, positive)
-			VBLENDVPS(sign, positive, negative, negative)
-			body(2*part+half, negative)
+			body(2*part+half, permute(low, high, index))
 			if half == 0 {
 				VPSRLDQ(U8(8), bytes, bytes)
 			}
 		}
+	}
+}
+
+func permute(low, high, index VecVirtual) VecVirtual {
+	sign, negative, positive := YMM(), YMM(), YMM()
+	VPSLLD(U8(28), index, sign)
+	VPERMPS(low, index, negative)
+	VPERMPS(high, index, positive)
+	VBLENDVPS(sign, positive, negative, negative)
+	return negative
+}
+
+// lookWideApart is lookWide with the even weights first.
+func lookWideApart(low, high VecVirtual, codes Register, body func(i int, weights VecVirtual)) {
+	for part := range 2 {
+		odd, even := YMM(), YMM()
+		VPMOVZXBD(Mem{Base: codes, Disp: 8 * part}, odd)
+		VPSRLD(U8(4), odd, even)
+		body(part, permute(low, high, even))
+		body(2+part, permute(low, high, odd))
 	}
 }
 
@@ -334,14 +359,32 @@ func lookHalf(low, high VecVirtual, codes Register, body func(i int, weights Vec
 	VPAND(nibble, shifted, shifted)
 	VPUNPCKHBW(bytes, shifted, later)
 	VPUNPCKLBW(bytes, shifted, bytes)
-	index, lower, upper := YMM(), YMM(), YMM()
+	index := YMM()
 	VINSERTI128(U8(1), later, bytes.AsY(), index)
+	halves(low, high, index, body)
+}
+
+// lookHalfApart is lookHalf with the even weights first, so that codes need no putting in order.
+func lookHalfApart() lookUp {
+	nibble, shifts := broadcast(bits(0x0f0f0f0f)), YMM()
+	VPMOVZXBD(bytes16("even_odd", 4, 4, 4, 4, 0, 0, 0, 0), shifts)
+	return func(low, high VecVirtual, codes Register, body func(i int, weights VecVirtual)) {
+		index := YMM()
+		VBROADCASTI128(Mem{Base: codes}, index)
+		VPSRLVD(shifts, index, index)
+		VPAND(nibble, index, index)
+		halves(low, high, index, body)
+	}
+}
+
+// halves looks 32 codes up and widens them: a lane's lower and upper half are two vectors of eight in order.
+func halves(low, high, index VecVirtual, body func(i int, weights VecVirtual)) {
+	lower, upper, first, second := YMM(), YMM(), YMM(), YMM()
 	VPSHUFB(index, low, lower)
 	VPSHUFB(index, high, upper)
-	halves, more := YMM(), YMM()
-	VPUNPCKLBW(upper, lower, halves)
-	VPUNPCKHBW(upper, lower, more)
-	for i, source := range []VecVirtual{halves, more, halves, more} {
+	VPUNPCKLBW(upper, lower, first)
+	VPUNPCKHBW(upper, lower, second)
+	for i, source := range []VecVirtual{first, second, first, second} {
 		weights := YMM()
 		if i < 2 {
 			VCVTPH2PS(source.AsX(), weights)
