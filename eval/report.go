@@ -137,9 +137,8 @@ func Sparkline(values []Figure, width int) string {
 	return out.String()
 }
 
-// reportAnswers writes a table of the variants' answers for each test prompt.
-func (r *Results) reportAnswers(out *strings.Builder) {
-	var prompts []string
+// prompts are the test prompts that a variant answered, each once.
+func (r *Results) prompts() (prompts []string) {
 	for _, v := range r.Variants {
 		for _, a := range v.Answers {
 			if !slices.Contains(prompts, a.Prompt) {
@@ -147,6 +146,12 @@ func (r *Results) reportAnswers(out *strings.Builder) {
 			}
 		}
 	}
+	return prompts
+}
+
+// reportAnswers writes a table of the variants' answers for each test prompt.
+func (r *Results) reportAnswers(out *strings.Builder) {
+	prompts := r.prompts()
 	if len(prompts) == 0 {
 		return
 	}

@@ -14,6 +14,8 @@ type metric struct {
 	format func(f Figure) string
 	better int     // -1 where less is better, 1 where more is, 0 where neither is
 	noise  float64 // a relative difference up to this is none
+	chart  string  // the group of the report's bar charts that draws it, "" for none
+	winner string  // what the report calls the best, "" where it does not single it out
 }
 
 func decimals(n int) func(Figure) string {
@@ -29,19 +31,29 @@ func percent(f Figure) string { return fmt.Sprintf("%.1f %%", 100*float64(f)) }
 // timingNoise is how far timings of the same work lie apart.
 const timingNoise = 0.03
 
+// The groups of the report's bar charts.
+const (
+	chartSize    = "Size"
+	chartSpeed   = "Speed"
+	chartQuality = "Quality"
+)
+
+// exactMatch is a metric of a category of rows too.
+var exactMatch = metric{"exact match", func(v VariantResult) Figure { return v.ExactMatch }, percent, 1, 0, chartQuality, "most exact answers"}
+
 // metrics are the table's rows. Divergence from base is no merit: fine-tuning moves away from it on purpose.
 var metrics = []metric{
-	{"on disk", func(v VariantResult) Figure { return Figure(v.DiskBytes) }, size, -1, 0},
-	{"memory", func(v VariantResult) Figure { return Figure(v.ResidentBytes) }, size, -1, 0},
-	{"load", func(v VariantResult) Figure { return v.LoadSeconds }, formatSeconds, -1, timingNoise},
-	{"first token", func(v VariantResult) Figure { return v.TTFTSeconds }, formatSeconds, -1, timingNoise},
-	{"prefill tok/s", func(v VariantResult) Figure { return v.PrefillTokensPerSecond }, plain, 1, timingNoise},
-	{"decode tok/s", func(v VariantResult) Figure { return v.DecodeTokensPerSecond }, plain, 1, timingNoise},
-	{"NLL / token", func(v VariantResult) Figure { return v.NLLPerToken }, decimals(4), -1, 0},
-	{"perplexity", func(v VariantResult) Figure { return v.Perplexity }, decimals(3), -1, 0},
-	{"exact match", func(v VariantResult) Figure { return v.ExactMatch }, percent, 1, 0},
-	{"ROUGE-L", func(v VariantResult) Figure { return v.RougeL }, decimals(3), 1, 0},
-	{"KL to base", func(v VariantResult) Figure { return v.KLToBase }, decimals(4), 0, 0},
+	{"on disk", func(v VariantResult) Figure { return Figure(v.DiskBytes) }, size, -1, 0, chartSize, "smallest on disk"},
+	{"memory", func(v VariantResult) Figure { return Figure(v.ResidentBytes) }, size, -1, 0, chartSize, ""},
+	{"load", func(v VariantResult) Figure { return v.LoadSeconds }, formatSeconds, -1, timingNoise, "", ""},
+	{"first token", func(v VariantResult) Figure { return v.TTFTSeconds }, formatSeconds, -1, timingNoise, chartSpeed, ""},
+	{"prefill tok/s", func(v VariantResult) Figure { return v.PrefillTokensPerSecond }, plain, 1, timingNoise, chartSpeed, ""},
+	{"decode tok/s", func(v VariantResult) Figure { return v.DecodeTokensPerSecond }, plain, 1, timingNoise, chartSpeed, "fastest decode, tok/s"},
+	{"NLL / token", func(v VariantResult) Figure { return v.NLLPerToken }, decimals(4), -1, 0, chartQuality, "lowest NLL / token"},
+	{"perplexity", func(v VariantResult) Figure { return v.Perplexity }, decimals(3), -1, 0, "", ""},
+	exactMatch,
+	{"ROUGE-L", func(v VariantResult) Figure { return v.RougeL }, decimals(3), 1, 0, chartQuality, ""},
+	{"KL to base", func(v VariantResult) Figure { return v.KLToBase }, decimals(4), 0, 0, "", ""},
 }
 
 // cell is one figure of the table as text.
@@ -52,42 +64,58 @@ type cell struct {
 
 const unknown = "–"
 
-// cells is the table: a row for each metric, a column for each variant. Values that read the same, or differ by no more
-// than the metric's noise, are equally good.
+// cells is the table: a row for each metric, a column for each variant.
 func (r *Results) cells() [][]cell {
 	var table [][]cell
 	for _, m := range metrics {
-		row := make([]cell, len(r.Variants))
-		best := Unknown
-		known := 0
-		for i, v := range r.Variants {
-			row[i].text = unknown
-			f := m.value(v)
-			if v.Missing != "" || !f.Known() {
-				continue
-			}
-			known++
-			row[i].text = m.format(f)
-			if !best.Known() || float64(m.better)*float64(f-best) > 0 {
-				best = f
-			}
+		values := make([]Figure, len(r.Variants))
+		for i := range r.Variants {
+			values[i] = m.of(&r.Variants[i])
 		}
-		equal := 0
-		for i, v := range r.Variants {
-			if row[i].text == unknown {
-				continue
-			}
-			if row[i].text == m.format(best) || math.Abs(float64(m.value(v)-best)) <= m.noise*math.Abs(float64(best)) {
-				equal++
-				row[i].best = m.better != 0
-			}
-		}
-		for i := range row {
-			row[i].best = row[i].best && equal < known
-		}
-		table = append(table, row)
+		table = append(table, m.row(values))
 	}
 	return table
+}
+
+// of is the metric of a variant, Unknown where that is nil or missing.
+func (m metric) of(v *VariantResult) Figure {
+	if v == nil || v.Missing != "" {
+		return Unknown
+	}
+	return m.value(*v)
+}
+
+// row is values of the metric side by side. Those that read the same, or differ by no more than the metric's noise, are
+// equally good.
+func (m metric) row(values []Figure) []cell {
+	row := make([]cell, len(values))
+	best := Unknown
+	known := 0
+	for i, f := range values {
+		row[i].text = unknown
+		if !f.Known() {
+			continue
+		}
+		known++
+		row[i].text = m.format(f)
+		if !best.Known() || float64(m.better)*float64(f-best) > 0 {
+			best = f
+		}
+	}
+	equal := 0
+	for i, f := range values {
+		if !f.Known() {
+			continue
+		}
+		if row[i].text == m.format(best) || math.Abs(float64(f-best)) <= m.noise*math.Abs(float64(best)) {
+			equal++
+			row[i].best = m.better != 0
+		}
+	}
+	for i := range row {
+		row[i].best = row[i].best && equal < known
+	}
+	return row
 }
 
 // Table is the variants' figures for a terminal of a width in columns: a row for each metric and a column for each
