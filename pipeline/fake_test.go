@@ -39,7 +39,7 @@ func fakeNames(stage string) []string {
 	case LoRA:
 		return []string{"adapter_config.json", "adapter_model.safetensors", trainingName}
 	case Evaluate:
-		return []string{reportName, resultsName}
+		return []string{pageName, reportName, resultsName}
 	}
 	return []string{"config.json", "model.safetensors"}
 }

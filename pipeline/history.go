@@ -13,7 +13,7 @@ import (
 // keeps are the files of a stage's former runs that the history holds besides the manifest: never whole models.
 var keeps = map[string][]string{
 	LoRA:     {"adapter_config.json", "adapter_model.safetensors", trainingName},
-	Evaluate: {resultsName, reportName},
+	Evaluate: {resultsName, reportName, pageName},
 }
 
 // keepFormer moves what was replaced to the history. What the program did not make is kept whole, beside its place.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -327,7 +328,7 @@ func (j *job) former(target string) *former {
 	f := &former{Manifest: *j.manifest}
 	names := every
 	if j.stage == Evaluate {
-		names = func(name string) bool { return name == resultsName || name == reportName }
+		names = func(name string) bool { return slices.Contains(keeps[Evaluate], name) }
 	}
 	now, err := j.d.tree(target, names)
 	f.Foreign = err != nil

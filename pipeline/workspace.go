@@ -30,6 +30,7 @@ const (
 	trainingName = "training.json"
 	resultsName  = "results.json"
 	reportName   = "report.md"
+	pageName     = "report.html"
 )
 
 // Workspace is a folder with a configuration, in which the pipeline works.
