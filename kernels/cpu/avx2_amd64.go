@@ -95,22 +95,22 @@ func dotF161x6(n int, out *float32, w *uint16, wRow uintptr, x *float32, xRow ui
 func dotF162x6(n int, out *float32, w *uint16, wRow uintptr, x *float32, xRow uintptr)
 
 //go:noescape
-func packRowsF32(k int, dst *float32, src *float32, stride uintptr)
+func pack16RowsF32(k int, dst *float32, src *float32, stride uintptr)
 
 //go:noescape
-func packRowsF16(k int, dst *float32, src *uint16, stride uintptr)
+func pack16RowsF16(k int, dst *float32, src *uint16, stride uintptr)
 
 //go:noescape
-func packRowsBF16(k int, dst *float32, src *uint16, stride uintptr)
+func pack16RowsBF16(k int, dst *float32, src *uint16, stride uintptr)
 
 //go:noescape
-func packColumnsF32(k int, dst *float32, src *float32, stride uintptr)
+func pack16ColumnsF32(k int, dst *float32, src *float32, stride uintptr)
 
 //go:noescape
-func packColumnsF16(k int, dst *float32, src *uint16, stride uintptr)
+func pack16ColumnsF16(k int, dst *float32, src *uint16, stride uintptr)
 
 //go:noescape
-func packColumnsBF16(k int, dst *float32, src *uint16, stride uintptr)
+func pack16ColumnsBF16(k int, dst *float32, src *uint16, stride uintptr)
 
 //go:noescape
 func widenF16(n int, dst *float32, src *uint16)

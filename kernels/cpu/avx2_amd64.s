@@ -2729,9 +2729,9 @@ ones_end:
 	VZEROUPPER
 	RET
 
-// func packRowsF32(k int, dst *float32, src *float32, stride uintptr)
+// func pack16RowsF32(k int, dst *float32, src *float32, stride uintptr)
 // Requires: AVX
-TEXT ·packRowsF32(SB), NOSPLIT, $0-32
+TEXT ·pack16RowsF32(SB), NOSPLIT, $0-32
 	MOVQ  k+0(FP), AX
 	MOVQ  dst+8(FP), CX
 	MOVQ  src+16(FP), DX
@@ -2745,7 +2745,7 @@ loop:
 	VMOVUPS 32(DX), Y0
 	VMOVUPS Y0, 32(CX)
 	ADDQ    BX, DX
-	ADDQ    $0x40, CX
+	ADDQ    $0x00000040, CX
 	DECQ    AX
 	JNZ     loop
 
@@ -2753,9 +2753,9 @@ loop_end:
 	VZEROUPPER
 	RET
 
-// func packRowsF16(k int, dst *float32, src *uint16, stride uintptr)
+// func pack16RowsF16(k int, dst *float32, src *uint16, stride uintptr)
 // Requires: AVX, F16C
-TEXT ·packRowsF16(SB), NOSPLIT, $0-32
+TEXT ·pack16RowsF16(SB), NOSPLIT, $0-32
 	MOVQ  k+0(FP), AX
 	MOVQ  dst+8(FP), CX
 	MOVQ  src+16(FP), DX
@@ -2769,7 +2769,7 @@ loop:
 	VCVTPH2PS 16(DX), Y0
 	VMOVUPS   Y0, 32(CX)
 	ADDQ      BX, DX
-	ADDQ      $0x40, CX
+	ADDQ      $0x00000040, CX
 	DECQ      AX
 	JNZ       loop
 
@@ -2777,9 +2777,9 @@ loop_end:
 	VZEROUPPER
 	RET
 
-// func packRowsBF16(k int, dst *float32, src *uint16, stride uintptr)
+// func pack16RowsBF16(k int, dst *float32, src *uint16, stride uintptr)
 // Requires: AVX, AVX2
-TEXT ·packRowsBF16(SB), NOSPLIT, $0-32
+TEXT ·pack16RowsBF16(SB), NOSPLIT, $0-32
 	MOVQ  k+0(FP), AX
 	MOVQ  dst+8(FP), CX
 	MOVQ  src+16(FP), DX
@@ -2795,7 +2795,7 @@ loop:
 	VPSLLD    $0x10, Y0, Y0
 	VMOVUPS   Y0, 32(CX)
 	ADDQ      BX, DX
-	ADDQ      $0x40, CX
+	ADDQ      $0x00000040, CX
 	DECQ      AX
 	JNZ       loop
 
@@ -2803,9 +2803,9 @@ loop_end:
 	VZEROUPPER
 	RET
 
-// func packColumnsF32(k int, dst *float32, src *float32, stride uintptr)
+// func pack16ColumnsF32(k int, dst *float32, src *float32, stride uintptr)
 // Requires: AVX
-TEXT ·packColumnsF32(SB), NOSPLIT, $0-32
+TEXT ·pack16ColumnsF32(SB), NOSPLIT, $0-32
 	MOVQ  k+0(FP), AX
 	MOVQ  dst+8(FP), CX
 	MOVQ  src+16(FP), DX
@@ -2867,9 +2867,9 @@ loop_end:
 	VZEROUPPER
 	RET
 
-// func packColumnsF16(k int, dst *float32, src *uint16, stride uintptr)
+// func pack16ColumnsF16(k int, dst *float32, src *uint16, stride uintptr)
 // Requires: AVX, F16C
-TEXT ·packColumnsF16(SB), NOSPLIT, $0-32
+TEXT ·pack16ColumnsF16(SB), NOSPLIT, $0-32
 	MOVQ  k+0(FP), AX
 	MOVQ  dst+8(FP), CX
 	MOVQ  src+16(FP), DX
@@ -2931,9 +2931,9 @@ loop_end:
 	VZEROUPPER
 	RET
 
-// func packColumnsBF16(k int, dst *float32, src *uint16, stride uintptr)
+// func pack16ColumnsBF16(k int, dst *float32, src *uint16, stride uintptr)
 // Requires: AVX, AVX2
-TEXT ·packColumnsBF16(SB), NOSPLIT, $0-32
+TEXT ·pack16ColumnsBF16(SB), NOSPLIT, $0-32
 	MOVQ  k+0(FP), AX
 	MOVQ  dst+8(FP), CX
 	MOVQ  src+16(FP), DX
@@ -3092,29 +3092,31 @@ GLOBL nf4_values<>(SB), RODATA|NOPTR, $64
 // Requires: AVX, AVX2, CMOV
 TEXT ·nf4ToF32(SB), NOSPLIT, $0-48
 	MOVQ dst+24(FP), AX
-	MOVQ n+0(FP), CX
-	MOVQ first+8(FP), DX
-	MOVQ size+16(FP), BX
-	MOVQ codes+32(FP), SI
+	MOVQ codes+32(FP), CX
+	MOVQ n+0(FP), DX
+	MOVQ first+8(FP), BX
+	MOVQ size+16(FP), SI
 	MOVQ absmax+40(FP), DI
-	SHRQ $0x05, CX
 	SHRQ $0x05, DX
 	SHRQ $0x05, BX
+	SHRQ $0x05, SI
 
 blocks:
-	TESTQ        CX, CX
+	TESTQ        DX, DX
 	JZ           end
-	CMPQ         CX, DX
-	CMOVQLT      CX, DX
-	SUBQ         DX, CX
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
 	VBROADCASTSS (DI), Y1
 	VMULPS       nf4_values<>+0(SB), Y1, Y0
 	VMULPS       nf4_values<>+32(SB), Y1, Y1
-	TESTQ        DX, DX
-	JZ           steps_end
+	MOVQ         BX, R8
+	SHRQ         $0x01, R8
+	TESTQ        R8, R8
+	JZ           pairs_end
 
-steps:
-	VMOVQ      (SI), X2
+pairs:
+	VMOVQ      (CX), X2
 	VPSRLW     $0x04, X2, X3
 	VPUNPCKLBW X2, X3, X2
 	VPMOVZXBD  X2, Y3
@@ -3130,7 +3132,7 @@ steps:
 	VPERMPS    Y1, Y2, Y2
 	VBLENDVPS  Y3, Y2, Y4, Y4
 	VMOVUPS    Y4, 32(AX)
-	VMOVQ      8(SI), X2
+	VMOVQ      8(CX), X2
 	VPSRLW     $0x04, X2, X3
 	VPUNPCKLBW X2, X3, X2
 	VPMOVZXBD  X2, Y3
@@ -3146,13 +3148,85 @@ steps:
 	VPERMPS    Y1, Y2, Y2
 	VBLENDVPS  Y3, Y2, Y4, Y4
 	VMOVUPS    Y4, 96(AX)
-	ADDQ       $0x10, SI
+	ADDQ       $0x10, CX
 	ADDQ       $0x00000080, AX
-	DECQ       DX
-	JNZ        steps
+	VMOVQ      (CX), X2
+	VPSRLW     $0x04, X2, X3
+	VPUNPCKLBW X2, X3, X2
+	VPMOVZXBD  X2, Y3
+	VPSLLD     $0x1c, Y3, Y4
+	VPERMPS    Y0, Y3, Y5
+	VPERMPS    Y1, Y3, Y3
+	VBLENDVPS  Y4, Y3, Y5, Y5
+	VMOVUPS    Y5, (AX)
+	VPSRLDQ    $0x08, X2, X2
+	VPMOVZXBD  X2, Y2
+	VPSLLD     $0x1c, Y2, Y3
+	VPERMPS    Y0, Y2, Y4
+	VPERMPS    Y1, Y2, Y2
+	VBLENDVPS  Y3, Y2, Y4, Y4
+	VMOVUPS    Y4, 32(AX)
+	VMOVQ      8(CX), X2
+	VPSRLW     $0x04, X2, X3
+	VPUNPCKLBW X2, X3, X2
+	VPMOVZXBD  X2, Y3
+	VPSLLD     $0x1c, Y3, Y4
+	VPERMPS    Y0, Y3, Y5
+	VPERMPS    Y1, Y3, Y3
+	VBLENDVPS  Y4, Y3, Y5, Y5
+	VMOVUPS    Y5, 64(AX)
+	VPSRLDQ    $0x08, X2, X2
+	VPMOVZXBD  X2, Y2
+	VPSLLD     $0x1c, Y2, Y3
+	VPERMPS    Y0, Y2, Y4
+	VPERMPS    Y1, Y2, Y2
+	VBLENDVPS  Y3, Y2, Y4, Y4
+	VMOVUPS    Y4, 96(AX)
+	ADDQ       $0x10, CX
+	ADDQ       $0x00000080, AX
+	DECQ       R8
+	JNZ        pairs
 
-steps_end:
-	MOVQ BX, DX
+pairs_end:
+	TESTQ      $0x00000001, BX
+	JZ         even
+	VMOVQ      (CX), X2
+	VPSRLW     $0x04, X2, X3
+	VPUNPCKLBW X2, X3, X2
+	VPMOVZXBD  X2, Y3
+	VPSLLD     $0x1c, Y3, Y4
+	VPERMPS    Y0, Y3, Y5
+	VPERMPS    Y1, Y3, Y3
+	VBLENDVPS  Y4, Y3, Y5, Y5
+	VMOVUPS    Y5, (AX)
+	VPSRLDQ    $0x08, X2, X2
+	VPMOVZXBD  X2, Y2
+	VPSLLD     $0x1c, Y2, Y3
+	VPERMPS    Y0, Y2, Y4
+	VPERMPS    Y1, Y2, Y2
+	VBLENDVPS  Y3, Y2, Y4, Y4
+	VMOVUPS    Y4, 32(AX)
+	VMOVQ      8(CX), X2
+	VPSRLW     $0x04, X2, X3
+	VPUNPCKLBW X2, X3, X2
+	VPMOVZXBD  X2, Y3
+	VPSLLD     $0x1c, Y3, Y4
+	VPERMPS    Y0, Y3, Y5
+	VPERMPS    Y1, Y3, Y3
+	VBLENDVPS  Y4, Y3, Y5, Y5
+	VMOVUPS    Y5, 64(AX)
+	VPSRLDQ    $0x08, X2, X2
+	VPMOVZXBD  X2, Y2
+	VPSLLD     $0x1c, Y2, Y3
+	VPERMPS    Y0, Y2, Y0
+	VPERMPS    Y1, Y2, Y1
+	VBLENDVPS  Y3, Y1, Y0, Y0
+	VMOVUPS    Y0, 96(AX)
+	ADDQ       $0x10, CX
+	ADDQ       $0x00000080, AX
+
+even:
+	MOVQ SI, BX
 	ADDQ $0x04, DI
 	JMP  blocks
 
@@ -3170,29 +3244,31 @@ TEXT ·dotNF4F32x1(SB), NOSPLIT, $0-64
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	MOVQ   n+0(FP), CX
-	MOVQ   first+8(FP), DX
-	MOVQ   size+16(FP), BX
-	MOVQ   codes+32(FP), SI
+	MOVQ   codes+32(FP), CX
+	MOVQ   n+0(FP), DX
+	MOVQ   first+8(FP), BX
+	MOVQ   size+16(FP), SI
 	MOVQ   absmax+40(FP), DI
-	SHRQ   $0x05, CX
 	SHRQ   $0x05, DX
 	SHRQ   $0x05, BX
+	SHRQ   $0x05, SI
 
 blocks:
-	TESTQ        CX, CX
+	TESTQ        DX, DX
 	JZ           end
-	CMPQ         CX, DX
-	CMOVQLT      CX, DX
-	SUBQ         DX, CX
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
 	VBROADCASTSS (DI), Y5
 	VMULPS       nf4_values<>+0(SB), Y5, Y4
 	VMULPS       nf4_values<>+32(SB), Y5, Y5
-	TESTQ        DX, DX
-	JZ           steps_end
+	MOVQ         BX, R8
+	SHRQ         $0x01, R8
+	TESTQ        R8, R8
+	JZ           pairs_end
 
-steps:
-	VPMOVZXBD   (SI), Y6
+pairs:
+	VPMOVZXBD   (CX), Y6
 	VPSRLD      $0x04, Y6, Y7
 	VPSLLD      $0x1c, Y7, Y8
 	VPERMPS     Y4, Y7, Y9
@@ -3204,7 +3280,7 @@ steps:
 	VPERMPS     Y5, Y6, Y6
 	VBLENDVPS   Y7, Y6, Y8, Y8
 	VFMADD231PS 64(AX), Y8, Y2
-	VPMOVZXBD   8(SI), Y6
+	VPMOVZXBD   8(CX), Y6
 	VPSRLD      $0x04, Y6, Y7
 	VPSLLD      $0x1c, Y7, Y8
 	VPERMPS     Y4, Y7, Y9
@@ -3216,13 +3292,69 @@ steps:
 	VPERMPS     Y5, Y6, Y6
 	VBLENDVPS   Y7, Y6, Y8, Y8
 	VFMADD231PS 96(AX), Y8, Y3
-	ADDQ        $0x10, SI
+	ADDQ        $0x10, CX
 	ADDQ        $0x00000080, AX
-	DECQ        DX
-	JNZ         steps
+	VPMOVZXBD   (CX), Y6
+	VPSRLD      $0x04, Y6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS (AX), Y9, Y0
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y8
+	VPERMPS     Y5, Y6, Y6
+	VBLENDVPS   Y7, Y6, Y8, Y8
+	VFMADD231PS 64(AX), Y8, Y2
+	VPMOVZXBD   8(CX), Y6
+	VPSRLD      $0x04, Y6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS 32(AX), Y9, Y1
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y8
+	VPERMPS     Y5, Y6, Y6
+	VBLENDVPS   Y7, Y6, Y8, Y8
+	VFMADD231PS 96(AX), Y8, Y3
+	ADDQ        $0x10, CX
+	ADDQ        $0x00000080, AX
+	DECQ        R8
+	JNZ         pairs
 
-steps_end:
-	MOVQ BX, DX
+pairs_end:
+	TESTQ       $0x00000001, BX
+	JZ          even
+	VPMOVZXBD   (CX), Y6
+	VPSRLD      $0x04, Y6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS (AX), Y9, Y0
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y8
+	VPERMPS     Y5, Y6, Y6
+	VBLENDVPS   Y7, Y6, Y8, Y8
+	VFMADD231PS 64(AX), Y8, Y2
+	VPMOVZXBD   8(CX), Y6
+	VPSRLD      $0x04, Y6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS 32(AX), Y9, Y1
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y4
+	VPERMPS     Y5, Y6, Y5
+	VBLENDVPS   Y7, Y5, Y4, Y4
+	VFMADD231PS 96(AX), Y4, Y3
+	ADDQ        $0x10, CX
+	ADDQ        $0x00000080, AX
+
+even:
+	MOVQ SI, BX
 	ADDQ $0x04, DI
 	JMP  blocks
 
@@ -3249,29 +3381,31 @@ TEXT ·dotNF4F32x2(SB), NOSPLIT, $0-64
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	MOVQ   n+0(FP), DX
-	MOVQ   first+8(FP), BX
-	MOVQ   size+16(FP), SI
-	MOVQ   codes+32(FP), DI
+	MOVQ   codes+32(FP), DX
+	MOVQ   n+0(FP), BX
+	MOVQ   first+8(FP), SI
+	MOVQ   size+16(FP), DI
 	MOVQ   absmax+40(FP), R8
-	SHRQ   $0x05, DX
 	SHRQ   $0x05, BX
 	SHRQ   $0x05, SI
+	SHRQ   $0x05, DI
 
 blocks:
-	TESTQ        DX, DX
+	TESTQ        BX, BX
 	JZ           end
-	CMPQ         DX, BX
-	CMOVQLT      DX, BX
-	SUBQ         BX, DX
+	CMPQ         BX, SI
+	CMOVQLT      BX, SI
+	SUBQ         SI, BX
 	VBROADCASTSS (R8), Y5
 	VMULPS       nf4_values<>+0(SB), Y5, Y4
 	VMULPS       nf4_values<>+32(SB), Y5, Y5
-	TESTQ        BX, BX
-	JZ           steps_end
+	MOVQ         SI, R9
+	SHRQ         $0x01, R9
+	TESTQ        R9, R9
+	JZ           pairs_end
 
-steps:
-	VPMOVZXBD   (DI), Y6
+pairs:
+	VPMOVZXBD   (DX), Y6
 	VPSRLD      $0x04, Y6, Y7
 	VPSLLD      $0x1c, Y7, Y8
 	VPERMPS     Y4, Y7, Y9
@@ -3285,7 +3419,7 @@ steps:
 	VBLENDVPS   Y7, Y6, Y8, Y8
 	VFMADD231PS 64(AX), Y8, Y0
 	VFMADD231PS 64(AX)(CX*1), Y8, Y1
-	VPMOVZXBD   8(DI), Y6
+	VPMOVZXBD   8(DX), Y6
 	VPSRLD      $0x04, Y6, Y7
 	VPSLLD      $0x1c, Y7, Y8
 	VPERMPS     Y4, Y7, Y9
@@ -3299,13 +3433,77 @@ steps:
 	VBLENDVPS   Y7, Y6, Y8, Y8
 	VFMADD231PS 96(AX), Y8, Y2
 	VFMADD231PS 96(AX)(CX*1), Y8, Y3
-	ADDQ        $0x10, DI
+	ADDQ        $0x10, DX
 	ADDQ        $0x00000080, AX
-	DECQ        BX
-	JNZ         steps
+	VPMOVZXBD   (DX), Y6
+	VPSRLD      $0x04, Y6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS (AX), Y9, Y0
+	VFMADD231PS (AX)(CX*1), Y9, Y1
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y8
+	VPERMPS     Y5, Y6, Y6
+	VBLENDVPS   Y7, Y6, Y8, Y8
+	VFMADD231PS 64(AX), Y8, Y0
+	VFMADD231PS 64(AX)(CX*1), Y8, Y1
+	VPMOVZXBD   8(DX), Y6
+	VPSRLD      $0x04, Y6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS 32(AX), Y9, Y2
+	VFMADD231PS 32(AX)(CX*1), Y9, Y3
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y8
+	VPERMPS     Y5, Y6, Y6
+	VBLENDVPS   Y7, Y6, Y8, Y8
+	VFMADD231PS 96(AX), Y8, Y2
+	VFMADD231PS 96(AX)(CX*1), Y8, Y3
+	ADDQ        $0x10, DX
+	ADDQ        $0x00000080, AX
+	DECQ        R9
+	JNZ         pairs
 
-steps_end:
-	MOVQ SI, BX
+pairs_end:
+	TESTQ       $0x00000001, SI
+	JZ          even
+	VPMOVZXBD   (DX), Y6
+	VPSRLD      $0x04, Y6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS (AX), Y9, Y0
+	VFMADD231PS (AX)(CX*1), Y9, Y1
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y8
+	VPERMPS     Y5, Y6, Y6
+	VBLENDVPS   Y7, Y6, Y8, Y8
+	VFMADD231PS 64(AX), Y8, Y0
+	VFMADD231PS 64(AX)(CX*1), Y8, Y1
+	VPMOVZXBD   8(DX), Y6
+	VPSRLD      $0x04, Y6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS 32(AX), Y9, Y2
+	VFMADD231PS 32(AX)(CX*1), Y9, Y3
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y4
+	VPERMPS     Y5, Y6, Y5
+	VBLENDVPS   Y7, Y5, Y4, Y4
+	VFMADD231PS 96(AX), Y4, Y2
+	VFMADD231PS 96(AX)(CX*1), Y4, Y3
+	ADDQ        $0x10, DX
+	ADDQ        $0x00000080, AX
+
+even:
+	MOVQ DI, SI
 	ADDQ $0x04, R8
 	JMP  blocks
 
@@ -3338,29 +3536,31 @@ TEXT ·dotNF4F32x3(SB), NOSPLIT, $0-64
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	MOVQ   n+0(FP), DX
-	MOVQ   first+8(FP), BX
-	MOVQ   size+16(FP), SI
-	MOVQ   codes+32(FP), DI
+	MOVQ   codes+32(FP), DX
+	MOVQ   n+0(FP), BX
+	MOVQ   first+8(FP), SI
+	MOVQ   size+16(FP), DI
 	MOVQ   absmax+40(FP), R8
-	SHRQ   $0x05, DX
 	SHRQ   $0x05, BX
 	SHRQ   $0x05, SI
+	SHRQ   $0x05, DI
 
 blocks:
-	TESTQ        DX, DX
+	TESTQ        BX, BX
 	JZ           end
-	CMPQ         DX, BX
-	CMOVQLT      DX, BX
-	SUBQ         BX, DX
+	CMPQ         BX, SI
+	CMOVQLT      BX, SI
+	SUBQ         SI, BX
 	VBROADCASTSS (R8), Y7
 	VMULPS       nf4_values<>+0(SB), Y7, Y6
 	VMULPS       nf4_values<>+32(SB), Y7, Y7
-	TESTQ        BX, BX
-	JZ           steps_end
+	MOVQ         SI, R9
+	SHRQ         $0x01, R9
+	TESTQ        R9, R9
+	JZ           pairs_end
 
-steps:
-	VPMOVZXBD   (DI), Y8
+pairs:
+	VPMOVZXBD   (DX), Y8
 	VPSRLD      $0x04, Y8, Y9
 	VPSLLD      $0x1c, Y9, Y10
 	VPERMPS     Y6, Y9, Y11
@@ -3376,7 +3576,7 @@ steps:
 	VFMADD231PS 64(AX), Y10, Y0
 	VFMADD231PS 64(AX)(CX*1), Y10, Y1
 	VFMADD231PS 64(AX)(CX*2), Y10, Y2
-	VPMOVZXBD   8(DI), Y8
+	VPMOVZXBD   8(DX), Y8
 	VPSRLD      $0x04, Y8, Y9
 	VPSLLD      $0x1c, Y9, Y10
 	VPERMPS     Y6, Y9, Y11
@@ -3392,13 +3592,85 @@ steps:
 	VFMADD231PS 96(AX), Y10, Y3
 	VFMADD231PS 96(AX)(CX*1), Y10, Y4
 	VFMADD231PS 96(AX)(CX*2), Y10, Y5
-	ADDQ        $0x10, DI
+	ADDQ        $0x10, DX
 	ADDQ        $0x00000080, AX
-	DECQ        BX
-	JNZ         steps
+	VPMOVZXBD   (DX), Y8
+	VPSRLD      $0x04, Y8, Y9
+	VPSLLD      $0x1c, Y9, Y10
+	VPERMPS     Y6, Y9, Y11
+	VPERMPS     Y7, Y9, Y9
+	VBLENDVPS   Y10, Y9, Y11, Y11
+	VFMADD231PS (AX), Y11, Y0
+	VFMADD231PS (AX)(CX*1), Y11, Y1
+	VFMADD231PS (AX)(CX*2), Y11, Y2
+	VPSLLD      $0x1c, Y8, Y9
+	VPERMPS     Y6, Y8, Y10
+	VPERMPS     Y7, Y8, Y8
+	VBLENDVPS   Y9, Y8, Y10, Y10
+	VFMADD231PS 64(AX), Y10, Y0
+	VFMADD231PS 64(AX)(CX*1), Y10, Y1
+	VFMADD231PS 64(AX)(CX*2), Y10, Y2
+	VPMOVZXBD   8(DX), Y8
+	VPSRLD      $0x04, Y8, Y9
+	VPSLLD      $0x1c, Y9, Y10
+	VPERMPS     Y6, Y9, Y11
+	VPERMPS     Y7, Y9, Y9
+	VBLENDVPS   Y10, Y9, Y11, Y11
+	VFMADD231PS 32(AX), Y11, Y3
+	VFMADD231PS 32(AX)(CX*1), Y11, Y4
+	VFMADD231PS 32(AX)(CX*2), Y11, Y5
+	VPSLLD      $0x1c, Y8, Y9
+	VPERMPS     Y6, Y8, Y10
+	VPERMPS     Y7, Y8, Y8
+	VBLENDVPS   Y9, Y8, Y10, Y10
+	VFMADD231PS 96(AX), Y10, Y3
+	VFMADD231PS 96(AX)(CX*1), Y10, Y4
+	VFMADD231PS 96(AX)(CX*2), Y10, Y5
+	ADDQ        $0x10, DX
+	ADDQ        $0x00000080, AX
+	DECQ        R9
+	JNZ         pairs
 
-steps_end:
-	MOVQ SI, BX
+pairs_end:
+	TESTQ       $0x00000001, SI
+	JZ          even
+	VPMOVZXBD   (DX), Y8
+	VPSRLD      $0x04, Y8, Y9
+	VPSLLD      $0x1c, Y9, Y10
+	VPERMPS     Y6, Y9, Y11
+	VPERMPS     Y7, Y9, Y9
+	VBLENDVPS   Y10, Y9, Y11, Y11
+	VFMADD231PS (AX), Y11, Y0
+	VFMADD231PS (AX)(CX*1), Y11, Y1
+	VFMADD231PS (AX)(CX*2), Y11, Y2
+	VPSLLD      $0x1c, Y8, Y9
+	VPERMPS     Y6, Y8, Y10
+	VPERMPS     Y7, Y8, Y8
+	VBLENDVPS   Y9, Y8, Y10, Y10
+	VFMADD231PS 64(AX), Y10, Y0
+	VFMADD231PS 64(AX)(CX*1), Y10, Y1
+	VFMADD231PS 64(AX)(CX*2), Y10, Y2
+	VPMOVZXBD   8(DX), Y8
+	VPSRLD      $0x04, Y8, Y9
+	VPSLLD      $0x1c, Y9, Y10
+	VPERMPS     Y6, Y9, Y11
+	VPERMPS     Y7, Y9, Y9
+	VBLENDVPS   Y10, Y9, Y11, Y11
+	VFMADD231PS 32(AX), Y11, Y3
+	VFMADD231PS 32(AX)(CX*1), Y11, Y4
+	VFMADD231PS 32(AX)(CX*2), Y11, Y5
+	VPSLLD      $0x1c, Y8, Y9
+	VPERMPS     Y6, Y8, Y6
+	VPERMPS     Y7, Y8, Y7
+	VBLENDVPS   Y9, Y7, Y6, Y6
+	VFMADD231PS 96(AX), Y6, Y3
+	VFMADD231PS 96(AX)(CX*1), Y6, Y4
+	VFMADD231PS 96(AX)(CX*2), Y6, Y5
+	ADDQ        $0x10, DX
+	ADDQ        $0x00000080, AX
+
+even:
+	MOVQ DI, SI
 	ADDQ $0x04, R8
 	JMP  blocks
 
@@ -3439,29 +3711,31 @@ TEXT ·dotNF4F32x4(SB), NOSPLIT, $0-64
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	MOVQ   n+0(FP), BX
-	MOVQ   first+8(FP), SI
-	MOVQ   size+16(FP), DI
-	MOVQ   codes+32(FP), R8
+	MOVQ   codes+32(FP), BX
+	MOVQ   n+0(FP), SI
+	MOVQ   first+8(FP), DI
+	MOVQ   size+16(FP), R8
 	MOVQ   absmax+40(FP), R9
-	SHRQ   $0x05, BX
 	SHRQ   $0x05, SI
 	SHRQ   $0x05, DI
+	SHRQ   $0x05, R8
 
 blocks:
-	TESTQ        BX, BX
+	TESTQ        SI, SI
 	JZ           end
-	CMPQ         BX, SI
-	CMOVQLT      BX, SI
-	SUBQ         SI, BX
+	CMPQ         SI, DI
+	CMOVQLT      SI, DI
+	SUBQ         DI, SI
 	VBROADCASTSS (R9), Y9
 	VMULPS       nf4_values<>+0(SB), Y9, Y8
 	VMULPS       nf4_values<>+32(SB), Y9, Y9
-	TESTQ        SI, SI
-	JZ           steps_end
+	MOVQ         DI, R10
+	SHRQ         $0x01, R10
+	TESTQ        R10, R10
+	JZ           pairs_end
 
-steps:
-	VPMOVZXBD   (R8), Y10
+pairs:
+	VPMOVZXBD   (BX), Y10
 	VPSRLD      $0x04, Y10, Y11
 	VPSLLD      $0x1c, Y11, Y12
 	VPERMPS     Y8, Y11, Y13
@@ -3479,7 +3753,7 @@ steps:
 	VFMADD231PS 64(AX)(CX*1), Y12, Y1
 	VFMADD231PS 64(AX)(CX*2), Y12, Y2
 	VFMADD231PS 64(AX)(DX*1), Y12, Y3
-	VPMOVZXBD   8(R8), Y10
+	VPMOVZXBD   8(BX), Y10
 	VPSRLD      $0x04, Y10, Y11
 	VPSLLD      $0x1c, Y11, Y12
 	VPERMPS     Y8, Y11, Y13
@@ -3497,13 +3771,93 @@ steps:
 	VFMADD231PS 96(AX)(CX*1), Y12, Y5
 	VFMADD231PS 96(AX)(CX*2), Y12, Y6
 	VFMADD231PS 96(AX)(DX*1), Y12, Y7
-	ADDQ        $0x10, R8
+	ADDQ        $0x10, BX
 	ADDQ        $0x00000080, AX
-	DECQ        SI
-	JNZ         steps
+	VPMOVZXBD   (BX), Y10
+	VPSRLD      $0x04, Y10, Y11
+	VPSLLD      $0x1c, Y11, Y12
+	VPERMPS     Y8, Y11, Y13
+	VPERMPS     Y9, Y11, Y11
+	VBLENDVPS   Y12, Y11, Y13, Y13
+	VFMADD231PS (AX), Y13, Y0
+	VFMADD231PS (AX)(CX*1), Y13, Y1
+	VFMADD231PS (AX)(CX*2), Y13, Y2
+	VFMADD231PS (AX)(DX*1), Y13, Y3
+	VPSLLD      $0x1c, Y10, Y11
+	VPERMPS     Y8, Y10, Y12
+	VPERMPS     Y9, Y10, Y10
+	VBLENDVPS   Y11, Y10, Y12, Y12
+	VFMADD231PS 64(AX), Y12, Y0
+	VFMADD231PS 64(AX)(CX*1), Y12, Y1
+	VFMADD231PS 64(AX)(CX*2), Y12, Y2
+	VFMADD231PS 64(AX)(DX*1), Y12, Y3
+	VPMOVZXBD   8(BX), Y10
+	VPSRLD      $0x04, Y10, Y11
+	VPSLLD      $0x1c, Y11, Y12
+	VPERMPS     Y8, Y11, Y13
+	VPERMPS     Y9, Y11, Y11
+	VBLENDVPS   Y12, Y11, Y13, Y13
+	VFMADD231PS 32(AX), Y13, Y4
+	VFMADD231PS 32(AX)(CX*1), Y13, Y5
+	VFMADD231PS 32(AX)(CX*2), Y13, Y6
+	VFMADD231PS 32(AX)(DX*1), Y13, Y7
+	VPSLLD      $0x1c, Y10, Y11
+	VPERMPS     Y8, Y10, Y12
+	VPERMPS     Y9, Y10, Y10
+	VBLENDVPS   Y11, Y10, Y12, Y12
+	VFMADD231PS 96(AX), Y12, Y4
+	VFMADD231PS 96(AX)(CX*1), Y12, Y5
+	VFMADD231PS 96(AX)(CX*2), Y12, Y6
+	VFMADD231PS 96(AX)(DX*1), Y12, Y7
+	ADDQ        $0x10, BX
+	ADDQ        $0x00000080, AX
+	DECQ        R10
+	JNZ         pairs
 
-steps_end:
-	MOVQ DI, SI
+pairs_end:
+	TESTQ       $0x00000001, DI
+	JZ          even
+	VPMOVZXBD   (BX), Y10
+	VPSRLD      $0x04, Y10, Y11
+	VPSLLD      $0x1c, Y11, Y12
+	VPERMPS     Y8, Y11, Y13
+	VPERMPS     Y9, Y11, Y11
+	VBLENDVPS   Y12, Y11, Y13, Y13
+	VFMADD231PS (AX), Y13, Y0
+	VFMADD231PS (AX)(CX*1), Y13, Y1
+	VFMADD231PS (AX)(CX*2), Y13, Y2
+	VFMADD231PS (AX)(DX*1), Y13, Y3
+	VPSLLD      $0x1c, Y10, Y11
+	VPERMPS     Y8, Y10, Y12
+	VPERMPS     Y9, Y10, Y10
+	VBLENDVPS   Y11, Y10, Y12, Y12
+	VFMADD231PS 64(AX), Y12, Y0
+	VFMADD231PS 64(AX)(CX*1), Y12, Y1
+	VFMADD231PS 64(AX)(CX*2), Y12, Y2
+	VFMADD231PS 64(AX)(DX*1), Y12, Y3
+	VPMOVZXBD   8(BX), Y10
+	VPSRLD      $0x04, Y10, Y11
+	VPSLLD      $0x1c, Y11, Y12
+	VPERMPS     Y8, Y11, Y13
+	VPERMPS     Y9, Y11, Y11
+	VBLENDVPS   Y12, Y11, Y13, Y13
+	VFMADD231PS 32(AX), Y13, Y4
+	VFMADD231PS 32(AX)(CX*1), Y13, Y5
+	VFMADD231PS 32(AX)(CX*2), Y13, Y6
+	VFMADD231PS 32(AX)(DX*1), Y13, Y7
+	VPSLLD      $0x1c, Y10, Y11
+	VPERMPS     Y8, Y10, Y8
+	VPERMPS     Y9, Y10, Y9
+	VBLENDVPS   Y11, Y9, Y8, Y8
+	VFMADD231PS 96(AX), Y8, Y4
+	VFMADD231PS 96(AX)(CX*1), Y8, Y5
+	VFMADD231PS 96(AX)(CX*2), Y8, Y6
+	VFMADD231PS 96(AX)(DX*1), Y8, Y7
+	ADDQ        $0x10, BX
+	ADDQ        $0x00000080, AX
+
+even:
+	MOVQ R8, DI
 	ADDQ $0x04, R9
 	JMP  blocks
 
@@ -3540,21 +3894,21 @@ end:
 // Requires: AVX, AVX2, CMOV, F16C
 TEXT ·nf4ToF16(SB), NOSPLIT, $0-48
 	MOVQ dst+24(FP), AX
-	MOVQ n+0(FP), CX
-	MOVQ first+8(FP), DX
-	MOVQ size+16(FP), BX
-	MOVQ codes+32(FP), SI
+	MOVQ codes+32(FP), CX
+	MOVQ n+0(FP), DX
+	MOVQ first+8(FP), BX
+	MOVQ size+16(FP), SI
 	MOVQ absmax+40(FP), DI
-	SHRQ $0x05, CX
 	SHRQ $0x05, DX
 	SHRQ $0x05, BX
+	SHRQ $0x05, SI
 
 blocks:
-	TESTQ        CX, CX
+	TESTQ        DX, DX
 	JZ           end
-	CMPQ         CX, DX
-	CMOVQLT      CX, DX
-	SUBQ         DX, CX
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
 	VBROADCASTSS (DI), Y1
 	VMULPS       nf4_values<>+0(SB), Y1, Y0
 	VMULPS       nf4_values<>+32(SB), Y1, Y1
@@ -3566,11 +3920,13 @@ blocks:
 	VPUNPCKHQDQ  X1, X0, X1
 	VINSERTI128  $0x01, X2, Y2, Y0
 	VINSERTI128  $0x01, X1, Y1, Y1
-	TESTQ        DX, DX
-	JZ           steps_end
+	MOVQ         BX, R8
+	SHRQ         $0x01, R8
+	TESTQ        R8, R8
+	JZ           pairs_end
 
-steps:
-	VMOVDQU      (SI), X2
+pairs:
+	VMOVDQU      (CX), X2
 	VPSRLW       $0x04, X2, X3
 	VPAND        nibble<>+0(SB), X2, X2
 	VPAND        nibble<>+0(SB), X3, X3
@@ -3591,13 +3947,63 @@ steps:
 	VEXTRACTI128 $0x01, Y3, X3
 	VCVTPH2PS    X3, Y3
 	VMOVUPS      Y3, 96(AX)
-	ADDQ         $0x10, SI
+	ADDQ         $0x10, CX
 	ADDQ         $0x00000080, AX
-	DECQ         DX
-	JNZ          steps
+	VMOVDQU      (CX), X2
+	VPSRLW       $0x04, X2, X3
+	VPAND        nibble<>+0(SB), X2, X2
+	VPAND        nibble<>+0(SB), X3, X3
+	VPUNPCKHBW   X2, X3, X4
+	VPUNPCKLBW   X2, X3, X2
+	VINSERTI128  $0x01, X4, Y2, Y3
+	VPSHUFB      Y3, Y0, Y4
+	VPSHUFB      Y3, Y1, Y3
+	VPUNPCKLBW   Y3, Y4, Y5
+	VPUNPCKHBW   Y3, Y4, Y3
+	VCVTPH2PS    X5, Y4
+	VMOVUPS      Y4, (AX)
+	VCVTPH2PS    X3, Y4
+	VMOVUPS      Y4, 32(AX)
+	VEXTRACTI128 $0x01, Y5, X4
+	VCVTPH2PS    X4, Y4
+	VMOVUPS      Y4, 64(AX)
+	VEXTRACTI128 $0x01, Y3, X3
+	VCVTPH2PS    X3, Y3
+	VMOVUPS      Y3, 96(AX)
+	ADDQ         $0x10, CX
+	ADDQ         $0x00000080, AX
+	DECQ         R8
+	JNZ          pairs
 
-steps_end:
-	MOVQ BX, DX
+pairs_end:
+	TESTQ        $0x00000001, BX
+	JZ           even
+	VMOVDQU      (CX), X2
+	VPSRLW       $0x04, X2, X3
+	VPAND        nibble<>+0(SB), X2, X2
+	VPAND        nibble<>+0(SB), X3, X3
+	VPUNPCKHBW   X2, X3, X4
+	VPUNPCKLBW   X2, X3, X2
+	VINSERTI128  $0x01, X4, Y2, Y3
+	VPSHUFB      Y3, Y0, Y0
+	VPSHUFB      Y3, Y1, Y1
+	VPUNPCKLBW   Y1, Y0, Y3
+	VPUNPCKHBW   Y1, Y0, Y0
+	VCVTPH2PS    X3, Y1
+	VMOVUPS      Y1, (AX)
+	VCVTPH2PS    X0, Y1
+	VMOVUPS      Y1, 32(AX)
+	VEXTRACTI128 $0x01, Y3, X1
+	VCVTPH2PS    X1, Y1
+	VMOVUPS      Y1, 64(AX)
+	VEXTRACTI128 $0x01, Y0, X0
+	VCVTPH2PS    X0, Y0
+	VMOVUPS      Y0, 96(AX)
+	ADDQ         $0x10, CX
+	ADDQ         $0x00000080, AX
+
+even:
+	MOVQ SI, BX
 	ADDQ $0x04, DI
 	JMP  blocks
 
@@ -3653,21 +4059,21 @@ TEXT ·dotNF4F16x1(SB), NOSPLIT, $0-64
 	VXORPS       Y3, Y3, Y3
 	VBROADCASTSS const_0f0f0f0f<>+0(SB), Y4
 	VPMOVZXBD    even_odd<>+0(SB), Y5
-	MOVQ         n+0(FP), CX
-	MOVQ         first+8(FP), DX
-	MOVQ         size+16(FP), BX
-	MOVQ         codes+32(FP), SI
+	MOVQ         codes+32(FP), CX
+	MOVQ         n+0(FP), DX
+	MOVQ         first+8(FP), BX
+	MOVQ         size+16(FP), SI
 	MOVQ         absmax+40(FP), DI
-	SHRQ         $0x05, CX
 	SHRQ         $0x05, DX
 	SHRQ         $0x05, BX
+	SHRQ         $0x05, SI
 
 blocks:
-	TESTQ        CX, CX
+	TESTQ        DX, DX
 	JZ           end
-	CMPQ         CX, DX
-	CMOVQLT      CX, DX
-	SUBQ         DX, CX
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
 	VBROADCASTSS (DI), Y7
 	VMULPS       nf4_values<>+0(SB), Y7, Y6
 	VMULPS       nf4_values<>+32(SB), Y7, Y7
@@ -3679,11 +4085,13 @@ blocks:
 	VPUNPCKHQDQ  X7, X6, X7
 	VINSERTI128  $0x01, X8, Y8, Y6
 	VINSERTI128  $0x01, X7, Y7, Y7
-	TESTQ        DX, DX
-	JZ           steps_end
+	MOVQ         BX, R8
+	SHRQ         $0x01, R8
+	TESTQ        R8, R8
+	JZ           pairs_end
 
-steps:
-	VBROADCASTI128 (SI), Y9
+pairs:
+	VBROADCASTI128 (CX), Y9
 	VPSRLVD        Y5, Y9, Y9
 	VPAND          Y4, Y9, Y9
 	VPSHUFB        Y9, Y6, Y10
@@ -3700,13 +4108,55 @@ steps:
 	VEXTRACTI128   $0x01, Y9, X9
 	VCVTPH2PS      X9, Y9
 	VFMADD231PS    96(AX), Y9, Y3
-	ADDQ           $0x10, SI
+	ADDQ           $0x10, CX
 	ADDQ           $0x00000080, AX
-	DECQ           DX
-	JNZ            steps
+	VBROADCASTI128 (CX), Y9
+	VPSRLVD        Y5, Y9, Y9
+	VPAND          Y4, Y9, Y9
+	VPSHUFB        Y9, Y6, Y10
+	VPSHUFB        Y9, Y7, Y9
+	VPUNPCKLBW     Y9, Y10, Y11
+	VPUNPCKHBW     Y9, Y10, Y9
+	VCVTPH2PS      X11, Y10
+	VFMADD231PS    (AX), Y10, Y0
+	VCVTPH2PS      X9, Y10
+	VFMADD231PS    32(AX), Y10, Y1
+	VEXTRACTI128   $0x01, Y11, X10
+	VCVTPH2PS      X10, Y10
+	VFMADD231PS    64(AX), Y10, Y2
+	VEXTRACTI128   $0x01, Y9, X9
+	VCVTPH2PS      X9, Y9
+	VFMADD231PS    96(AX), Y9, Y3
+	ADDQ           $0x10, CX
+	ADDQ           $0x00000080, AX
+	DECQ           R8
+	JNZ            pairs
 
-steps_end:
-	MOVQ BX, DX
+pairs_end:
+	TESTQ          $0x00000001, BX
+	JZ             even
+	VBROADCASTI128 (CX), Y9
+	VPSRLVD        Y5, Y9, Y9
+	VPAND          Y4, Y9, Y9
+	VPSHUFB        Y9, Y6, Y6
+	VPSHUFB        Y9, Y7, Y7
+	VPUNPCKLBW     Y7, Y6, Y9
+	VPUNPCKHBW     Y7, Y6, Y6
+	VCVTPH2PS      X9, Y7
+	VFMADD231PS    (AX), Y7, Y0
+	VCVTPH2PS      X6, Y7
+	VFMADD231PS    32(AX), Y7, Y1
+	VEXTRACTI128   $0x01, Y9, X7
+	VCVTPH2PS      X7, Y7
+	VFMADD231PS    64(AX), Y7, Y2
+	VEXTRACTI128   $0x01, Y6, X6
+	VCVTPH2PS      X6, Y6
+	VFMADD231PS    96(AX), Y6, Y3
+	ADDQ           $0x10, CX
+	ADDQ           $0x00000080, AX
+
+even:
+	MOVQ SI, BX
 	ADDQ $0x04, DI
 	JMP  blocks
 
@@ -3748,21 +4198,21 @@ TEXT ·dotNF4F16x2(SB), NOSPLIT, $0-64
 	VXORPS       Y3, Y3, Y3
 	VBROADCASTSS const_0f0f0f0f<>+0(SB), Y4
 	VPMOVZXBD    even_odd<>+0(SB), Y5
-	MOVQ         n+0(FP), DX
-	MOVQ         first+8(FP), BX
-	MOVQ         size+16(FP), SI
-	MOVQ         codes+32(FP), DI
+	MOVQ         codes+32(FP), DX
+	MOVQ         n+0(FP), BX
+	MOVQ         first+8(FP), SI
+	MOVQ         size+16(FP), DI
 	MOVQ         absmax+40(FP), R8
-	SHRQ         $0x05, DX
 	SHRQ         $0x05, BX
 	SHRQ         $0x05, SI
+	SHRQ         $0x05, DI
 
 blocks:
-	TESTQ        DX, DX
+	TESTQ        BX, BX
 	JZ           end
-	CMPQ         DX, BX
-	CMOVQLT      DX, BX
-	SUBQ         BX, DX
+	CMPQ         BX, SI
+	CMOVQLT      BX, SI
+	SUBQ         SI, BX
 	VBROADCASTSS (R8), Y7
 	VMULPS       nf4_values<>+0(SB), Y7, Y6
 	VMULPS       nf4_values<>+32(SB), Y7, Y7
@@ -3774,11 +4224,13 @@ blocks:
 	VPUNPCKHQDQ  X7, X6, X7
 	VINSERTI128  $0x01, X8, Y8, Y6
 	VINSERTI128  $0x01, X7, Y7, Y7
-	TESTQ        BX, BX
-	JZ           steps_end
+	MOVQ         SI, R9
+	SHRQ         $0x01, R9
+	TESTQ        R9, R9
+	JZ           pairs_end
 
-steps:
-	VBROADCASTI128 (DI), Y9
+pairs:
+	VBROADCASTI128 (DX), Y9
 	VPSRLVD        Y5, Y9, Y9
 	VPAND          Y4, Y9, Y9
 	VPSHUFB        Y9, Y6, Y10
@@ -3799,13 +4251,63 @@ steps:
 	VCVTPH2PS      X9, Y9
 	VFMADD231PS    96(AX), Y9, Y2
 	VFMADD231PS    96(AX)(CX*1), Y9, Y3
-	ADDQ           $0x10, DI
+	ADDQ           $0x10, DX
 	ADDQ           $0x00000080, AX
-	DECQ           BX
-	JNZ            steps
+	VBROADCASTI128 (DX), Y9
+	VPSRLVD        Y5, Y9, Y9
+	VPAND          Y4, Y9, Y9
+	VPSHUFB        Y9, Y6, Y10
+	VPSHUFB        Y9, Y7, Y9
+	VPUNPCKLBW     Y9, Y10, Y11
+	VPUNPCKHBW     Y9, Y10, Y9
+	VCVTPH2PS      X11, Y10
+	VFMADD231PS    (AX), Y10, Y0
+	VFMADD231PS    (AX)(CX*1), Y10, Y1
+	VCVTPH2PS      X9, Y10
+	VFMADD231PS    32(AX), Y10, Y2
+	VFMADD231PS    32(AX)(CX*1), Y10, Y3
+	VEXTRACTI128   $0x01, Y11, X10
+	VCVTPH2PS      X10, Y10
+	VFMADD231PS    64(AX), Y10, Y0
+	VFMADD231PS    64(AX)(CX*1), Y10, Y1
+	VEXTRACTI128   $0x01, Y9, X9
+	VCVTPH2PS      X9, Y9
+	VFMADD231PS    96(AX), Y9, Y2
+	VFMADD231PS    96(AX)(CX*1), Y9, Y3
+	ADDQ           $0x10, DX
+	ADDQ           $0x00000080, AX
+	DECQ           R9
+	JNZ            pairs
 
-steps_end:
-	MOVQ SI, BX
+pairs_end:
+	TESTQ          $0x00000001, SI
+	JZ             even
+	VBROADCASTI128 (DX), Y9
+	VPSRLVD        Y5, Y9, Y9
+	VPAND          Y4, Y9, Y9
+	VPSHUFB        Y9, Y6, Y6
+	VPSHUFB        Y9, Y7, Y7
+	VPUNPCKLBW     Y7, Y6, Y9
+	VPUNPCKHBW     Y7, Y6, Y6
+	VCVTPH2PS      X9, Y7
+	VFMADD231PS    (AX), Y7, Y0
+	VFMADD231PS    (AX)(CX*1), Y7, Y1
+	VCVTPH2PS      X6, Y7
+	VFMADD231PS    32(AX), Y7, Y2
+	VFMADD231PS    32(AX)(CX*1), Y7, Y3
+	VEXTRACTI128   $0x01, Y9, X7
+	VCVTPH2PS      X7, Y7
+	VFMADD231PS    64(AX), Y7, Y0
+	VFMADD231PS    64(AX)(CX*1), Y7, Y1
+	VEXTRACTI128   $0x01, Y6, X6
+	VCVTPH2PS      X6, Y6
+	VFMADD231PS    96(AX), Y6, Y2
+	VFMADD231PS    96(AX)(CX*1), Y6, Y3
+	ADDQ           $0x10, DX
+	ADDQ           $0x00000080, AX
+
+even:
+	MOVQ DI, SI
 	ADDQ $0x04, R8
 	JMP  blocks
 
@@ -3840,21 +4342,21 @@ TEXT ·dotNF4F16x3(SB), NOSPLIT, $0-64
 	VXORPS       Y5, Y5, Y5
 	VBROADCASTSS const_0f0f0f0f<>+0(SB), Y6
 	VPMOVZXBD    even_odd<>+0(SB), Y7
-	MOVQ         n+0(FP), DX
-	MOVQ         first+8(FP), BX
-	MOVQ         size+16(FP), SI
-	MOVQ         codes+32(FP), DI
+	MOVQ         codes+32(FP), DX
+	MOVQ         n+0(FP), BX
+	MOVQ         first+8(FP), SI
+	MOVQ         size+16(FP), DI
 	MOVQ         absmax+40(FP), R8
-	SHRQ         $0x05, DX
 	SHRQ         $0x05, BX
 	SHRQ         $0x05, SI
+	SHRQ         $0x05, DI
 
 blocks:
-	TESTQ        DX, DX
+	TESTQ        BX, BX
 	JZ           end
-	CMPQ         DX, BX
-	CMOVQLT      DX, BX
-	SUBQ         BX, DX
+	CMPQ         BX, SI
+	CMOVQLT      BX, SI
+	SUBQ         SI, BX
 	VBROADCASTSS (R8), Y9
 	VMULPS       nf4_values<>+0(SB), Y9, Y8
 	VMULPS       nf4_values<>+32(SB), Y9, Y9
@@ -3866,11 +4368,13 @@ blocks:
 	VPUNPCKHQDQ  X9, X8, X9
 	VINSERTI128  $0x01, X10, Y10, Y8
 	VINSERTI128  $0x01, X9, Y9, Y9
-	TESTQ        BX, BX
-	JZ           steps_end
+	MOVQ         SI, R9
+	SHRQ         $0x01, R9
+	TESTQ        R9, R9
+	JZ           pairs_end
 
-steps:
-	VBROADCASTI128 (DI), Y11
+pairs:
+	VBROADCASTI128 (DX), Y11
 	VPSRLVD        Y7, Y11, Y11
 	VPAND          Y6, Y11, Y11
 	VPSHUFB        Y11, Y8, Y12
@@ -3895,13 +4399,71 @@ steps:
 	VFMADD231PS    96(AX), Y11, Y3
 	VFMADD231PS    96(AX)(CX*1), Y11, Y4
 	VFMADD231PS    96(AX)(CX*2), Y11, Y5
-	ADDQ           $0x10, DI
+	ADDQ           $0x10, DX
 	ADDQ           $0x00000080, AX
-	DECQ           BX
-	JNZ            steps
+	VBROADCASTI128 (DX), Y11
+	VPSRLVD        Y7, Y11, Y11
+	VPAND          Y6, Y11, Y11
+	VPSHUFB        Y11, Y8, Y12
+	VPSHUFB        Y11, Y9, Y11
+	VPUNPCKLBW     Y11, Y12, Y13
+	VPUNPCKHBW     Y11, Y12, Y11
+	VCVTPH2PS      X13, Y12
+	VFMADD231PS    (AX), Y12, Y0
+	VFMADD231PS    (AX)(CX*1), Y12, Y1
+	VFMADD231PS    (AX)(CX*2), Y12, Y2
+	VCVTPH2PS      X11, Y12
+	VFMADD231PS    32(AX), Y12, Y3
+	VFMADD231PS    32(AX)(CX*1), Y12, Y4
+	VFMADD231PS    32(AX)(CX*2), Y12, Y5
+	VEXTRACTI128   $0x01, Y13, X12
+	VCVTPH2PS      X12, Y12
+	VFMADD231PS    64(AX), Y12, Y0
+	VFMADD231PS    64(AX)(CX*1), Y12, Y1
+	VFMADD231PS    64(AX)(CX*2), Y12, Y2
+	VEXTRACTI128   $0x01, Y11, X11
+	VCVTPH2PS      X11, Y11
+	VFMADD231PS    96(AX), Y11, Y3
+	VFMADD231PS    96(AX)(CX*1), Y11, Y4
+	VFMADD231PS    96(AX)(CX*2), Y11, Y5
+	ADDQ           $0x10, DX
+	ADDQ           $0x00000080, AX
+	DECQ           R9
+	JNZ            pairs
 
-steps_end:
-	MOVQ SI, BX
+pairs_end:
+	TESTQ          $0x00000001, SI
+	JZ             even
+	VBROADCASTI128 (DX), Y11
+	VPSRLVD        Y7, Y11, Y11
+	VPAND          Y6, Y11, Y11
+	VPSHUFB        Y11, Y8, Y8
+	VPSHUFB        Y11, Y9, Y9
+	VPUNPCKLBW     Y9, Y8, Y11
+	VPUNPCKHBW     Y9, Y8, Y8
+	VCVTPH2PS      X11, Y9
+	VFMADD231PS    (AX), Y9, Y0
+	VFMADD231PS    (AX)(CX*1), Y9, Y1
+	VFMADD231PS    (AX)(CX*2), Y9, Y2
+	VCVTPH2PS      X8, Y9
+	VFMADD231PS    32(AX), Y9, Y3
+	VFMADD231PS    32(AX)(CX*1), Y9, Y4
+	VFMADD231PS    32(AX)(CX*2), Y9, Y5
+	VEXTRACTI128   $0x01, Y11, X9
+	VCVTPH2PS      X9, Y9
+	VFMADD231PS    64(AX), Y9, Y0
+	VFMADD231PS    64(AX)(CX*1), Y9, Y1
+	VFMADD231PS    64(AX)(CX*2), Y9, Y2
+	VEXTRACTI128   $0x01, Y8, X8
+	VCVTPH2PS      X8, Y8
+	VFMADD231PS    96(AX), Y8, Y3
+	VFMADD231PS    96(AX)(CX*1), Y8, Y4
+	VFMADD231PS    96(AX)(CX*2), Y8, Y5
+	ADDQ           $0x10, DX
+	ADDQ           $0x00000080, AX
+
+even:
+	MOVQ DI, SI
 	ADDQ $0x04, R8
 	JMP  blocks
 
@@ -3944,21 +4506,21 @@ TEXT ·dotNF4F16x4(SB), NOSPLIT, $0-64
 	VXORPS       Y7, Y7, Y7
 	VBROADCASTSS const_0f0f0f0f<>+0(SB), Y8
 	VPMOVZXBD    even_odd<>+0(SB), Y9
-	MOVQ         n+0(FP), BX
-	MOVQ         first+8(FP), SI
-	MOVQ         size+16(FP), DI
-	MOVQ         codes+32(FP), R8
+	MOVQ         codes+32(FP), BX
+	MOVQ         n+0(FP), SI
+	MOVQ         first+8(FP), DI
+	MOVQ         size+16(FP), R8
 	MOVQ         absmax+40(FP), R9
-	SHRQ         $0x05, BX
 	SHRQ         $0x05, SI
 	SHRQ         $0x05, DI
+	SHRQ         $0x05, R8
 
 blocks:
-	TESTQ        BX, BX
+	TESTQ        SI, SI
 	JZ           end
-	CMPQ         BX, SI
-	CMOVQLT      BX, SI
-	SUBQ         SI, BX
+	CMPQ         SI, DI
+	CMOVQLT      SI, DI
+	SUBQ         DI, SI
 	VBROADCASTSS (R9), Y11
 	VMULPS       nf4_values<>+0(SB), Y11, Y10
 	VMULPS       nf4_values<>+32(SB), Y11, Y11
@@ -3970,11 +4532,13 @@ blocks:
 	VPUNPCKHQDQ  X11, X10, X11
 	VINSERTI128  $0x01, X12, Y12, Y10
 	VINSERTI128  $0x01, X11, Y11, Y11
-	TESTQ        SI, SI
-	JZ           steps_end
+	MOVQ         DI, R10
+	SHRQ         $0x01, R10
+	TESTQ        R10, R10
+	JZ           pairs_end
 
-steps:
-	VBROADCASTI128 (R8), Y13
+pairs:
+	VBROADCASTI128 (BX), Y13
 	VPSRLVD        Y9, Y13, Y13
 	VPAND          Y8, Y13, Y13
 	VPSHUFB        Y13, Y10, Y14
@@ -4003,13 +4567,79 @@ steps:
 	VFMADD231PS    96(AX)(CX*1), Y13, Y5
 	VFMADD231PS    96(AX)(CX*2), Y13, Y6
 	VFMADD231PS    96(AX)(DX*1), Y13, Y7
-	ADDQ           $0x10, R8
+	ADDQ           $0x10, BX
 	ADDQ           $0x00000080, AX
-	DECQ           SI
-	JNZ            steps
+	VBROADCASTI128 (BX), Y13
+	VPSRLVD        Y9, Y13, Y13
+	VPAND          Y8, Y13, Y13
+	VPSHUFB        Y13, Y10, Y14
+	VPSHUFB        Y13, Y11, Y13
+	VPUNPCKLBW     Y13, Y14, Y15
+	VPUNPCKHBW     Y13, Y14, Y13
+	VCVTPH2PS      X15, Y14
+	VFMADD231PS    (AX), Y14, Y0
+	VFMADD231PS    (AX)(CX*1), Y14, Y1
+	VFMADD231PS    (AX)(CX*2), Y14, Y2
+	VFMADD231PS    (AX)(DX*1), Y14, Y3
+	VCVTPH2PS      X13, Y14
+	VFMADD231PS    32(AX), Y14, Y4
+	VFMADD231PS    32(AX)(CX*1), Y14, Y5
+	VFMADD231PS    32(AX)(CX*2), Y14, Y6
+	VFMADD231PS    32(AX)(DX*1), Y14, Y7
+	VEXTRACTI128   $0x01, Y15, X14
+	VCVTPH2PS      X14, Y14
+	VFMADD231PS    64(AX), Y14, Y0
+	VFMADD231PS    64(AX)(CX*1), Y14, Y1
+	VFMADD231PS    64(AX)(CX*2), Y14, Y2
+	VFMADD231PS    64(AX)(DX*1), Y14, Y3
+	VEXTRACTI128   $0x01, Y13, X13
+	VCVTPH2PS      X13, Y13
+	VFMADD231PS    96(AX), Y13, Y4
+	VFMADD231PS    96(AX)(CX*1), Y13, Y5
+	VFMADD231PS    96(AX)(CX*2), Y13, Y6
+	VFMADD231PS    96(AX)(DX*1), Y13, Y7
+	ADDQ           $0x10, BX
+	ADDQ           $0x00000080, AX
+	DECQ           R10
+	JNZ            pairs
 
-steps_end:
-	MOVQ DI, SI
+pairs_end:
+	TESTQ          $0x00000001, DI
+	JZ             even
+	VBROADCASTI128 (BX), Y13
+	VPSRLVD        Y9, Y13, Y13
+	VPAND          Y8, Y13, Y13
+	VPSHUFB        Y13, Y10, Y10
+	VPSHUFB        Y13, Y11, Y11
+	VPUNPCKLBW     Y11, Y10, Y13
+	VPUNPCKHBW     Y11, Y10, Y10
+	VCVTPH2PS      X13, Y11
+	VFMADD231PS    (AX), Y11, Y0
+	VFMADD231PS    (AX)(CX*1), Y11, Y1
+	VFMADD231PS    (AX)(CX*2), Y11, Y2
+	VFMADD231PS    (AX)(DX*1), Y11, Y3
+	VCVTPH2PS      X10, Y11
+	VFMADD231PS    32(AX), Y11, Y4
+	VFMADD231PS    32(AX)(CX*1), Y11, Y5
+	VFMADD231PS    32(AX)(CX*2), Y11, Y6
+	VFMADD231PS    32(AX)(DX*1), Y11, Y7
+	VEXTRACTI128   $0x01, Y13, X11
+	VCVTPH2PS      X11, Y11
+	VFMADD231PS    64(AX), Y11, Y0
+	VFMADD231PS    64(AX)(CX*1), Y11, Y1
+	VFMADD231PS    64(AX)(CX*2), Y11, Y2
+	VFMADD231PS    64(AX)(DX*1), Y11, Y3
+	VEXTRACTI128   $0x01, Y10, X10
+	VCVTPH2PS      X10, Y10
+	VFMADD231PS    96(AX), Y10, Y4
+	VFMADD231PS    96(AX)(CX*1), Y10, Y5
+	VFMADD231PS    96(AX)(CX*2), Y10, Y6
+	VFMADD231PS    96(AX)(DX*1), Y10, Y7
+	ADDQ           $0x10, BX
+	ADDQ           $0x00000080, AX
+
+even:
+	MOVQ R8, DI
 	ADDQ $0x04, R9
 	JMP  blocks
 
@@ -4046,21 +4676,21 @@ end:
 // Requires: AVX, AVX2, CMOV
 TEXT ·nf4ToBF16(SB), NOSPLIT, $0-48
 	MOVQ dst+24(FP), AX
-	MOVQ n+0(FP), CX
-	MOVQ first+8(FP), DX
-	MOVQ size+16(FP), BX
-	MOVQ codes+32(FP), SI
+	MOVQ codes+32(FP), CX
+	MOVQ n+0(FP), DX
+	MOVQ first+8(FP), BX
+	MOVQ size+16(FP), SI
 	MOVQ absmax+40(FP), DI
-	SHRQ $0x05, CX
 	SHRQ $0x05, DX
 	SHRQ $0x05, BX
+	SHRQ $0x05, SI
 
 blocks:
-	TESTQ        CX, CX
+	TESTQ        DX, DX
 	JZ           end
-	CMPQ         CX, DX
-	CMOVQLT      CX, DX
-	SUBQ         DX, CX
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
 	VBROADCASTSS (DI), Y1
 	VMULPS       nf4_values<>+0(SB), Y1, Y0
 	VMULPS       nf4_values<>+32(SB), Y1, Y1
@@ -4080,11 +4710,13 @@ blocks:
 	VPADDD       Y2, Y1, Y1
 	VBROADCASTSS const_ffff0000<>+0(SB), Y2
 	VPAND        Y2, Y1, Y1
-	TESTQ        DX, DX
-	JZ           steps_end
+	MOVQ         BX, R8
+	SHRQ         $0x01, R8
+	TESTQ        R8, R8
+	JZ           pairs_end
 
-steps:
-	VMOVQ      (SI), X2
+pairs:
+	VMOVQ      (CX), X2
 	VPSRLW     $0x04, X2, X3
 	VPUNPCKLBW X2, X3, X2
 	VPMOVZXBD  X2, Y3
@@ -4100,7 +4732,7 @@ steps:
 	VPERMPS    Y1, Y2, Y2
 	VBLENDVPS  Y3, Y2, Y4, Y4
 	VMOVUPS    Y4, 32(AX)
-	VMOVQ      8(SI), X2
+	VMOVQ      8(CX), X2
 	VPSRLW     $0x04, X2, X3
 	VPUNPCKLBW X2, X3, X2
 	VPMOVZXBD  X2, Y3
@@ -4116,13 +4748,85 @@ steps:
 	VPERMPS    Y1, Y2, Y2
 	VBLENDVPS  Y3, Y2, Y4, Y4
 	VMOVUPS    Y4, 96(AX)
-	ADDQ       $0x10, SI
+	ADDQ       $0x10, CX
 	ADDQ       $0x00000080, AX
-	DECQ       DX
-	JNZ        steps
+	VMOVQ      (CX), X2
+	VPSRLW     $0x04, X2, X3
+	VPUNPCKLBW X2, X3, X2
+	VPMOVZXBD  X2, Y3
+	VPSLLD     $0x1c, Y3, Y4
+	VPERMPS    Y0, Y3, Y5
+	VPERMPS    Y1, Y3, Y3
+	VBLENDVPS  Y4, Y3, Y5, Y5
+	VMOVUPS    Y5, (AX)
+	VPSRLDQ    $0x08, X2, X2
+	VPMOVZXBD  X2, Y2
+	VPSLLD     $0x1c, Y2, Y3
+	VPERMPS    Y0, Y2, Y4
+	VPERMPS    Y1, Y2, Y2
+	VBLENDVPS  Y3, Y2, Y4, Y4
+	VMOVUPS    Y4, 32(AX)
+	VMOVQ      8(CX), X2
+	VPSRLW     $0x04, X2, X3
+	VPUNPCKLBW X2, X3, X2
+	VPMOVZXBD  X2, Y3
+	VPSLLD     $0x1c, Y3, Y4
+	VPERMPS    Y0, Y3, Y5
+	VPERMPS    Y1, Y3, Y3
+	VBLENDVPS  Y4, Y3, Y5, Y5
+	VMOVUPS    Y5, 64(AX)
+	VPSRLDQ    $0x08, X2, X2
+	VPMOVZXBD  X2, Y2
+	VPSLLD     $0x1c, Y2, Y3
+	VPERMPS    Y0, Y2, Y4
+	VPERMPS    Y1, Y2, Y2
+	VBLENDVPS  Y3, Y2, Y4, Y4
+	VMOVUPS    Y4, 96(AX)
+	ADDQ       $0x10, CX
+	ADDQ       $0x00000080, AX
+	DECQ       R8
+	JNZ        pairs
 
-steps_end:
-	MOVQ BX, DX
+pairs_end:
+	TESTQ      $0x00000001, BX
+	JZ         even
+	VMOVQ      (CX), X2
+	VPSRLW     $0x04, X2, X3
+	VPUNPCKLBW X2, X3, X2
+	VPMOVZXBD  X2, Y3
+	VPSLLD     $0x1c, Y3, Y4
+	VPERMPS    Y0, Y3, Y5
+	VPERMPS    Y1, Y3, Y3
+	VBLENDVPS  Y4, Y3, Y5, Y5
+	VMOVUPS    Y5, (AX)
+	VPSRLDQ    $0x08, X2, X2
+	VPMOVZXBD  X2, Y2
+	VPSLLD     $0x1c, Y2, Y3
+	VPERMPS    Y0, Y2, Y4
+	VPERMPS    Y1, Y2, Y2
+	VBLENDVPS  Y3, Y2, Y4, Y4
+	VMOVUPS    Y4, 32(AX)
+	VMOVQ      8(CX), X2
+	VPSRLW     $0x04, X2, X3
+	VPUNPCKLBW X2, X3, X2
+	VPMOVZXBD  X2, Y3
+	VPSLLD     $0x1c, Y3, Y4
+	VPERMPS    Y0, Y3, Y5
+	VPERMPS    Y1, Y3, Y3
+	VBLENDVPS  Y4, Y3, Y5, Y5
+	VMOVUPS    Y5, 64(AX)
+	VPSRLDQ    $0x08, X2, X2
+	VPMOVZXBD  X2, Y2
+	VPSLLD     $0x1c, Y2, Y3
+	VPERMPS    Y0, Y2, Y0
+	VPERMPS    Y1, Y2, Y1
+	VBLENDVPS  Y3, Y1, Y0, Y0
+	VMOVUPS    Y0, 96(AX)
+	ADDQ       $0x10, CX
+	ADDQ       $0x00000080, AX
+
+even:
+	MOVQ SI, BX
 	ADDQ $0x04, DI
 	JMP  blocks
 
@@ -4149,21 +4853,21 @@ TEXT ·dotNF4BF16x1(SB), NOSPLIT, $0-64
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	MOVQ   n+0(FP), CX
-	MOVQ   first+8(FP), DX
-	MOVQ   size+16(FP), BX
-	MOVQ   codes+32(FP), SI
+	MOVQ   codes+32(FP), CX
+	MOVQ   n+0(FP), DX
+	MOVQ   first+8(FP), BX
+	MOVQ   size+16(FP), SI
 	MOVQ   absmax+40(FP), DI
-	SHRQ   $0x05, CX
 	SHRQ   $0x05, DX
 	SHRQ   $0x05, BX
+	SHRQ   $0x05, SI
 
 blocks:
-	TESTQ        CX, CX
+	TESTQ        DX, DX
 	JZ           end
-	CMPQ         CX, DX
-	CMOVQLT      CX, DX
-	SUBQ         DX, CX
+	CMPQ         DX, BX
+	CMOVQLT      DX, BX
+	SUBQ         BX, DX
 	VBROADCASTSS (DI), Y5
 	VMULPS       nf4_values<>+0(SB), Y5, Y4
 	VMULPS       nf4_values<>+32(SB), Y5, Y5
@@ -4183,11 +4887,13 @@ blocks:
 	VPADDD       Y6, Y5, Y5
 	VBROADCASTSS const_ffff0000<>+0(SB), Y6
 	VPAND        Y6, Y5, Y5
-	TESTQ        DX, DX
-	JZ           steps_end
+	MOVQ         BX, R8
+	SHRQ         $0x01, R8
+	TESTQ        R8, R8
+	JZ           pairs_end
 
-steps:
-	VPMOVZXBD   (SI), Y6
+pairs:
+	VPMOVZXBD   (CX), Y6
 	VPSRLD      $0x04, Y6, Y7
 	VPSLLD      $0x1c, Y7, Y8
 	VPERMPS     Y4, Y7, Y9
@@ -4199,7 +4905,7 @@ steps:
 	VPERMPS     Y5, Y6, Y6
 	VBLENDVPS   Y7, Y6, Y8, Y8
 	VFMADD231PS 64(AX), Y8, Y2
-	VPMOVZXBD   8(SI), Y6
+	VPMOVZXBD   8(CX), Y6
 	VPSRLD      $0x04, Y6, Y7
 	VPSLLD      $0x1c, Y7, Y8
 	VPERMPS     Y4, Y7, Y9
@@ -4211,13 +4917,69 @@ steps:
 	VPERMPS     Y5, Y6, Y6
 	VBLENDVPS   Y7, Y6, Y8, Y8
 	VFMADD231PS 96(AX), Y8, Y3
-	ADDQ        $0x10, SI
+	ADDQ        $0x10, CX
 	ADDQ        $0x00000080, AX
-	DECQ        DX
-	JNZ         steps
+	VPMOVZXBD   (CX), Y6
+	VPSRLD      $0x04, Y6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS (AX), Y9, Y0
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y8
+	VPERMPS     Y5, Y6, Y6
+	VBLENDVPS   Y7, Y6, Y8, Y8
+	VFMADD231PS 64(AX), Y8, Y2
+	VPMOVZXBD   8(CX), Y6
+	VPSRLD      $0x04, Y6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS 32(AX), Y9, Y1
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y8
+	VPERMPS     Y5, Y6, Y6
+	VBLENDVPS   Y7, Y6, Y8, Y8
+	VFMADD231PS 96(AX), Y8, Y3
+	ADDQ        $0x10, CX
+	ADDQ        $0x00000080, AX
+	DECQ        R8
+	JNZ         pairs
 
-steps_end:
-	MOVQ BX, DX
+pairs_end:
+	TESTQ       $0x00000001, BX
+	JZ          even
+	VPMOVZXBD   (CX), Y6
+	VPSRLD      $0x04, Y6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS (AX), Y9, Y0
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y8
+	VPERMPS     Y5, Y6, Y6
+	VBLENDVPS   Y7, Y6, Y8, Y8
+	VFMADD231PS 64(AX), Y8, Y2
+	VPMOVZXBD   8(CX), Y6
+	VPSRLD      $0x04, Y6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS 32(AX), Y9, Y1
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y4
+	VPERMPS     Y5, Y6, Y5
+	VBLENDVPS   Y7, Y5, Y4, Y4
+	VFMADD231PS 96(AX), Y4, Y3
+	ADDQ        $0x10, CX
+	ADDQ        $0x00000080, AX
+
+even:
+	MOVQ SI, BX
 	ADDQ $0x04, DI
 	JMP  blocks
 
@@ -4244,21 +5006,21 @@ TEXT ·dotNF4BF16x2(SB), NOSPLIT, $0-64
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	MOVQ   n+0(FP), DX
-	MOVQ   first+8(FP), BX
-	MOVQ   size+16(FP), SI
-	MOVQ   codes+32(FP), DI
+	MOVQ   codes+32(FP), DX
+	MOVQ   n+0(FP), BX
+	MOVQ   first+8(FP), SI
+	MOVQ   size+16(FP), DI
 	MOVQ   absmax+40(FP), R8
-	SHRQ   $0x05, DX
 	SHRQ   $0x05, BX
 	SHRQ   $0x05, SI
+	SHRQ   $0x05, DI
 
 blocks:
-	TESTQ        DX, DX
+	TESTQ        BX, BX
 	JZ           end
-	CMPQ         DX, BX
-	CMOVQLT      DX, BX
-	SUBQ         BX, DX
+	CMPQ         BX, SI
+	CMOVQLT      BX, SI
+	SUBQ         SI, BX
 	VBROADCASTSS (R8), Y5
 	VMULPS       nf4_values<>+0(SB), Y5, Y4
 	VMULPS       nf4_values<>+32(SB), Y5, Y5
@@ -4278,11 +5040,13 @@ blocks:
 	VPADDD       Y6, Y5, Y5
 	VBROADCASTSS const_ffff0000<>+0(SB), Y6
 	VPAND        Y6, Y5, Y5
-	TESTQ        BX, BX
-	JZ           steps_end
+	MOVQ         SI, R9
+	SHRQ         $0x01, R9
+	TESTQ        R9, R9
+	JZ           pairs_end
 
-steps:
-	VPMOVZXBD   (DI), Y6
+pairs:
+	VPMOVZXBD   (DX), Y6
 	VPSRLD      $0x04, Y6, Y7
 	VPSLLD      $0x1c, Y7, Y8
 	VPERMPS     Y4, Y7, Y9
@@ -4296,7 +5060,7 @@ steps:
 	VBLENDVPS   Y7, Y6, Y8, Y8
 	VFMADD231PS 64(AX), Y8, Y0
 	VFMADD231PS 64(AX)(CX*1), Y8, Y1
-	VPMOVZXBD   8(DI), Y6
+	VPMOVZXBD   8(DX), Y6
 	VPSRLD      $0x04, Y6, Y7
 	VPSLLD      $0x1c, Y7, Y8
 	VPERMPS     Y4, Y7, Y9
@@ -4310,13 +5074,77 @@ steps:
 	VBLENDVPS   Y7, Y6, Y8, Y8
 	VFMADD231PS 96(AX), Y8, Y2
 	VFMADD231PS 96(AX)(CX*1), Y8, Y3
-	ADDQ        $0x10, DI
+	ADDQ        $0x10, DX
 	ADDQ        $0x00000080, AX
-	DECQ        BX
-	JNZ         steps
+	VPMOVZXBD   (DX), Y6
+	VPSRLD      $0x04, Y6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS (AX), Y9, Y0
+	VFMADD231PS (AX)(CX*1), Y9, Y1
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y8
+	VPERMPS     Y5, Y6, Y6
+	VBLENDVPS   Y7, Y6, Y8, Y8
+	VFMADD231PS 64(AX), Y8, Y0
+	VFMADD231PS 64(AX)(CX*1), Y8, Y1
+	VPMOVZXBD   8(DX), Y6
+	VPSRLD      $0x04, Y6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS 32(AX), Y9, Y2
+	VFMADD231PS 32(AX)(CX*1), Y9, Y3
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y8
+	VPERMPS     Y5, Y6, Y6
+	VBLENDVPS   Y7, Y6, Y8, Y8
+	VFMADD231PS 96(AX), Y8, Y2
+	VFMADD231PS 96(AX)(CX*1), Y8, Y3
+	ADDQ        $0x10, DX
+	ADDQ        $0x00000080, AX
+	DECQ        R9
+	JNZ         pairs
 
-steps_end:
-	MOVQ SI, BX
+pairs_end:
+	TESTQ       $0x00000001, SI
+	JZ          even
+	VPMOVZXBD   (DX), Y6
+	VPSRLD      $0x04, Y6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS (AX), Y9, Y0
+	VFMADD231PS (AX)(CX*1), Y9, Y1
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y8
+	VPERMPS     Y5, Y6, Y6
+	VBLENDVPS   Y7, Y6, Y8, Y8
+	VFMADD231PS 64(AX), Y8, Y0
+	VFMADD231PS 64(AX)(CX*1), Y8, Y1
+	VPMOVZXBD   8(DX), Y6
+	VPSRLD      $0x04, Y6, Y7
+	VPSLLD      $0x1c, Y7, Y8
+	VPERMPS     Y4, Y7, Y9
+	VPERMPS     Y5, Y7, Y7
+	VBLENDVPS   Y8, Y7, Y9, Y9
+	VFMADD231PS 32(AX), Y9, Y2
+	VFMADD231PS 32(AX)(CX*1), Y9, Y3
+	VPSLLD      $0x1c, Y6, Y7
+	VPERMPS     Y4, Y6, Y4
+	VPERMPS     Y5, Y6, Y5
+	VBLENDVPS   Y7, Y5, Y4, Y4
+	VFMADD231PS 96(AX), Y4, Y2
+	VFMADD231PS 96(AX)(CX*1), Y4, Y3
+	ADDQ        $0x10, DX
+	ADDQ        $0x00000080, AX
+
+even:
+	MOVQ DI, SI
 	ADDQ $0x04, R8
 	JMP  blocks
 
@@ -4349,21 +5177,21 @@ TEXT ·dotNF4BF16x3(SB), NOSPLIT, $0-64
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	MOVQ   n+0(FP), DX
-	MOVQ   first+8(FP), BX
-	MOVQ   size+16(FP), SI
-	MOVQ   codes+32(FP), DI
+	MOVQ   codes+32(FP), DX
+	MOVQ   n+0(FP), BX
+	MOVQ   first+8(FP), SI
+	MOVQ   size+16(FP), DI
 	MOVQ   absmax+40(FP), R8
-	SHRQ   $0x05, DX
 	SHRQ   $0x05, BX
 	SHRQ   $0x05, SI
+	SHRQ   $0x05, DI
 
 blocks:
-	TESTQ        DX, DX
+	TESTQ        BX, BX
 	JZ           end
-	CMPQ         DX, BX
-	CMOVQLT      DX, BX
-	SUBQ         BX, DX
+	CMPQ         BX, SI
+	CMOVQLT      BX, SI
+	SUBQ         SI, BX
 	VBROADCASTSS (R8), Y7
 	VMULPS       nf4_values<>+0(SB), Y7, Y6
 	VMULPS       nf4_values<>+32(SB), Y7, Y7
@@ -4383,11 +5211,13 @@ blocks:
 	VPADDD       Y8, Y7, Y7
 	VBROADCASTSS const_ffff0000<>+0(SB), Y8
 	VPAND        Y8, Y7, Y7
-	TESTQ        BX, BX
-	JZ           steps_end
+	MOVQ         SI, R9
+	SHRQ         $0x01, R9
+	TESTQ        R9, R9
+	JZ           pairs_end
 
-steps:
-	VPMOVZXBD   (DI), Y8
+pairs:
+	VPMOVZXBD   (DX), Y8
 	VPSRLD      $0x04, Y8, Y9
 	VPSLLD      $0x1c, Y9, Y10
 	VPERMPS     Y6, Y9, Y11
@@ -4403,7 +5233,7 @@ steps:
 	VFMADD231PS 64(AX), Y10, Y0
 	VFMADD231PS 64(AX)(CX*1), Y10, Y1
 	VFMADD231PS 64(AX)(CX*2), Y10, Y2
-	VPMOVZXBD   8(DI), Y8
+	VPMOVZXBD   8(DX), Y8
 	VPSRLD      $0x04, Y8, Y9
 	VPSLLD      $0x1c, Y9, Y10
 	VPERMPS     Y6, Y9, Y11
@@ -4419,13 +5249,85 @@ steps:
 	VFMADD231PS 96(AX), Y10, Y3
 	VFMADD231PS 96(AX)(CX*1), Y10, Y4
 	VFMADD231PS 96(AX)(CX*2), Y10, Y5
-	ADDQ        $0x10, DI
+	ADDQ        $0x10, DX
 	ADDQ        $0x00000080, AX
-	DECQ        BX
-	JNZ         steps
+	VPMOVZXBD   (DX), Y8
+	VPSRLD      $0x04, Y8, Y9
+	VPSLLD      $0x1c, Y9, Y10
+	VPERMPS     Y6, Y9, Y11
+	VPERMPS     Y7, Y9, Y9
+	VBLENDVPS   Y10, Y9, Y11, Y11
+	VFMADD231PS (AX), Y11, Y0
+	VFMADD231PS (AX)(CX*1), Y11, Y1
+	VFMADD231PS (AX)(CX*2), Y11, Y2
+	VPSLLD      $0x1c, Y8, Y9
+	VPERMPS     Y6, Y8, Y10
+	VPERMPS     Y7, Y8, Y8
+	VBLENDVPS   Y9, Y8, Y10, Y10
+	VFMADD231PS 64(AX), Y10, Y0
+	VFMADD231PS 64(AX)(CX*1), Y10, Y1
+	VFMADD231PS 64(AX)(CX*2), Y10, Y2
+	VPMOVZXBD   8(DX), Y8
+	VPSRLD      $0x04, Y8, Y9
+	VPSLLD      $0x1c, Y9, Y10
+	VPERMPS     Y6, Y9, Y11
+	VPERMPS     Y7, Y9, Y9
+	VBLENDVPS   Y10, Y9, Y11, Y11
+	VFMADD231PS 32(AX), Y11, Y3
+	VFMADD231PS 32(AX)(CX*1), Y11, Y4
+	VFMADD231PS 32(AX)(CX*2), Y11, Y5
+	VPSLLD      $0x1c, Y8, Y9
+	VPERMPS     Y6, Y8, Y10
+	VPERMPS     Y7, Y8, Y8
+	VBLENDVPS   Y9, Y8, Y10, Y10
+	VFMADD231PS 96(AX), Y10, Y3
+	VFMADD231PS 96(AX)(CX*1), Y10, Y4
+	VFMADD231PS 96(AX)(CX*2), Y10, Y5
+	ADDQ        $0x10, DX
+	ADDQ        $0x00000080, AX
+	DECQ        R9
+	JNZ         pairs
 
-steps_end:
-	MOVQ SI, BX
+pairs_end:
+	TESTQ       $0x00000001, SI
+	JZ          even
+	VPMOVZXBD   (DX), Y8
+	VPSRLD      $0x04, Y8, Y9
+	VPSLLD      $0x1c, Y9, Y10
+	VPERMPS     Y6, Y9, Y11
+	VPERMPS     Y7, Y9, Y9
+	VBLENDVPS   Y10, Y9, Y11, Y11
+	VFMADD231PS (AX), Y11, Y0
+	VFMADD231PS (AX)(CX*1), Y11, Y1
+	VFMADD231PS (AX)(CX*2), Y11, Y2
+	VPSLLD      $0x1c, Y8, Y9
+	VPERMPS     Y6, Y8, Y10
+	VPERMPS     Y7, Y8, Y8
+	VBLENDVPS   Y9, Y8, Y10, Y10
+	VFMADD231PS 64(AX), Y10, Y0
+	VFMADD231PS 64(AX)(CX*1), Y10, Y1
+	VFMADD231PS 64(AX)(CX*2), Y10, Y2
+	VPMOVZXBD   8(DX), Y8
+	VPSRLD      $0x04, Y8, Y9
+	VPSLLD      $0x1c, Y9, Y10
+	VPERMPS     Y6, Y9, Y11
+	VPERMPS     Y7, Y9, Y9
+	VBLENDVPS   Y10, Y9, Y11, Y11
+	VFMADD231PS 32(AX), Y11, Y3
+	VFMADD231PS 32(AX)(CX*1), Y11, Y4
+	VFMADD231PS 32(AX)(CX*2), Y11, Y5
+	VPSLLD      $0x1c, Y8, Y9
+	VPERMPS     Y6, Y8, Y6
+	VPERMPS     Y7, Y8, Y7
+	VBLENDVPS   Y9, Y7, Y6, Y6
+	VFMADD231PS 96(AX), Y6, Y3
+	VFMADD231PS 96(AX)(CX*1), Y6, Y4
+	VFMADD231PS 96(AX)(CX*2), Y6, Y5
+	ADDQ        $0x10, DX
+	ADDQ        $0x00000080, AX
+
+even:
+	MOVQ DI, SI
 	ADDQ $0x04, R8
 	JMP  blocks
 
@@ -4466,21 +5368,21 @@ TEXT ·dotNF4BF16x4(SB), NOSPLIT, $0-64
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	MOVQ   n+0(FP), BX
-	MOVQ   first+8(FP), SI
-	MOVQ   size+16(FP), DI
-	MOVQ   codes+32(FP), R8
+	MOVQ   codes+32(FP), BX
+	MOVQ   n+0(FP), SI
+	MOVQ   first+8(FP), DI
+	MOVQ   size+16(FP), R8
 	MOVQ   absmax+40(FP), R9
-	SHRQ   $0x05, BX
 	SHRQ   $0x05, SI
 	SHRQ   $0x05, DI
+	SHRQ   $0x05, R8
 
 blocks:
-	TESTQ        BX, BX
+	TESTQ        SI, SI
 	JZ           end
-	CMPQ         BX, SI
-	CMOVQLT      BX, SI
-	SUBQ         SI, BX
+	CMPQ         SI, DI
+	CMOVQLT      SI, DI
+	SUBQ         DI, SI
 	VBROADCASTSS (R9), Y9
 	VMULPS       nf4_values<>+0(SB), Y9, Y8
 	VMULPS       nf4_values<>+32(SB), Y9, Y9
@@ -4500,11 +5402,13 @@ blocks:
 	VPADDD       Y10, Y9, Y9
 	VBROADCASTSS const_ffff0000<>+0(SB), Y10
 	VPAND        Y10, Y9, Y9
-	TESTQ        SI, SI
-	JZ           steps_end
+	MOVQ         DI, R10
+	SHRQ         $0x01, R10
+	TESTQ        R10, R10
+	JZ           pairs_end
 
-steps:
-	VPMOVZXBD   (R8), Y10
+pairs:
+	VPMOVZXBD   (BX), Y10
 	VPSRLD      $0x04, Y10, Y11
 	VPSLLD      $0x1c, Y11, Y12
 	VPERMPS     Y8, Y11, Y13
@@ -4522,7 +5426,7 @@ steps:
 	VFMADD231PS 64(AX)(CX*1), Y12, Y1
 	VFMADD231PS 64(AX)(CX*2), Y12, Y2
 	VFMADD231PS 64(AX)(DX*1), Y12, Y3
-	VPMOVZXBD   8(R8), Y10
+	VPMOVZXBD   8(BX), Y10
 	VPSRLD      $0x04, Y10, Y11
 	VPSLLD      $0x1c, Y11, Y12
 	VPERMPS     Y8, Y11, Y13
@@ -4540,13 +5444,93 @@ steps:
 	VFMADD231PS 96(AX)(CX*1), Y12, Y5
 	VFMADD231PS 96(AX)(CX*2), Y12, Y6
 	VFMADD231PS 96(AX)(DX*1), Y12, Y7
-	ADDQ        $0x10, R8
+	ADDQ        $0x10, BX
 	ADDQ        $0x00000080, AX
-	DECQ        SI
-	JNZ         steps
+	VPMOVZXBD   (BX), Y10
+	VPSRLD      $0x04, Y10, Y11
+	VPSLLD      $0x1c, Y11, Y12
+	VPERMPS     Y8, Y11, Y13
+	VPERMPS     Y9, Y11, Y11
+	VBLENDVPS   Y12, Y11, Y13, Y13
+	VFMADD231PS (AX), Y13, Y0
+	VFMADD231PS (AX)(CX*1), Y13, Y1
+	VFMADD231PS (AX)(CX*2), Y13, Y2
+	VFMADD231PS (AX)(DX*1), Y13, Y3
+	VPSLLD      $0x1c, Y10, Y11
+	VPERMPS     Y8, Y10, Y12
+	VPERMPS     Y9, Y10, Y10
+	VBLENDVPS   Y11, Y10, Y12, Y12
+	VFMADD231PS 64(AX), Y12, Y0
+	VFMADD231PS 64(AX)(CX*1), Y12, Y1
+	VFMADD231PS 64(AX)(CX*2), Y12, Y2
+	VFMADD231PS 64(AX)(DX*1), Y12, Y3
+	VPMOVZXBD   8(BX), Y10
+	VPSRLD      $0x04, Y10, Y11
+	VPSLLD      $0x1c, Y11, Y12
+	VPERMPS     Y8, Y11, Y13
+	VPERMPS     Y9, Y11, Y11
+	VBLENDVPS   Y12, Y11, Y13, Y13
+	VFMADD231PS 32(AX), Y13, Y4
+	VFMADD231PS 32(AX)(CX*1), Y13, Y5
+	VFMADD231PS 32(AX)(CX*2), Y13, Y6
+	VFMADD231PS 32(AX)(DX*1), Y13, Y7
+	VPSLLD      $0x1c, Y10, Y11
+	VPERMPS     Y8, Y10, Y12
+	VPERMPS     Y9, Y10, Y10
+	VBLENDVPS   Y11, Y10, Y12, Y12
+	VFMADD231PS 96(AX), Y12, Y4
+	VFMADD231PS 96(AX)(CX*1), Y12, Y5
+	VFMADD231PS 96(AX)(CX*2), Y12, Y6
+	VFMADD231PS 96(AX)(DX*1), Y12, Y7
+	ADDQ        $0x10, BX
+	ADDQ        $0x00000080, AX
+	DECQ        R10
+	JNZ         pairs
 
-steps_end:
-	MOVQ DI, SI
+pairs_end:
+	TESTQ       $0x00000001, DI
+	JZ          even
+	VPMOVZXBD   (BX), Y10
+	VPSRLD      $0x04, Y10, Y11
+	VPSLLD      $0x1c, Y11, Y12
+	VPERMPS     Y8, Y11, Y13
+	VPERMPS     Y9, Y11, Y11
+	VBLENDVPS   Y12, Y11, Y13, Y13
+	VFMADD231PS (AX), Y13, Y0
+	VFMADD231PS (AX)(CX*1), Y13, Y1
+	VFMADD231PS (AX)(CX*2), Y13, Y2
+	VFMADD231PS (AX)(DX*1), Y13, Y3
+	VPSLLD      $0x1c, Y10, Y11
+	VPERMPS     Y8, Y10, Y12
+	VPERMPS     Y9, Y10, Y10
+	VBLENDVPS   Y11, Y10, Y12, Y12
+	VFMADD231PS 64(AX), Y12, Y0
+	VFMADD231PS 64(AX)(CX*1), Y12, Y1
+	VFMADD231PS 64(AX)(CX*2), Y12, Y2
+	VFMADD231PS 64(AX)(DX*1), Y12, Y3
+	VPMOVZXBD   8(BX), Y10
+	VPSRLD      $0x04, Y10, Y11
+	VPSLLD      $0x1c, Y11, Y12
+	VPERMPS     Y8, Y11, Y13
+	VPERMPS     Y9, Y11, Y11
+	VBLENDVPS   Y12, Y11, Y13, Y13
+	VFMADD231PS 32(AX), Y13, Y4
+	VFMADD231PS 32(AX)(CX*1), Y13, Y5
+	VFMADD231PS 32(AX)(CX*2), Y13, Y6
+	VFMADD231PS 32(AX)(DX*1), Y13, Y7
+	VPSLLD      $0x1c, Y10, Y11
+	VPERMPS     Y8, Y10, Y8
+	VPERMPS     Y9, Y10, Y9
+	VBLENDVPS   Y11, Y9, Y8, Y8
+	VFMADD231PS 96(AX), Y8, Y4
+	VFMADD231PS 96(AX)(CX*1), Y8, Y5
+	VFMADD231PS 96(AX)(CX*2), Y8, Y6
+	VFMADD231PS 96(AX)(DX*1), Y8, Y7
+	ADDQ        $0x10, BX
+	ADDQ        $0x00000080, AX
+
+even:
+	MOVQ R8, DI
 	ADDQ $0x04, R9
 	JMP  blocks
 

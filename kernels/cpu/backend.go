@@ -1,5 +1,5 @@
 // Package cpu runs the operations of kernels.Backend on the processor: plain Go everywhere, and generated assembly where
-// the processor has AVX2, FMA and F16C. Activations are F32; weights stay in memory as they are stored.
+// the processor has AVX2, FMA and F16C, or AVX-512. Activations are F32; weights stay in memory as they are stored.
 package cpu
 
 import (
@@ -25,6 +25,13 @@ type Option func(*Backend)
 
 // Plain has the backend use plain Go only, whatever the processor offers.
 func Plain(b *Backend) { b.loops = &plainLoops }
+
+// AVX512 has the backend use 512-bit vectors where the processor offers AVX-512 F, BW, DQ and VL.
+func AVX512(b *Backend) {
+	if wide := wideLoops(); wide != nil {
+		b.loops = wide
+	}
+}
 
 // Threads has the backend use n threads instead of GOMAXPROCS.
 func Threads(n int) Option { return func(b *Backend) { b.pool = newPool(n) } }

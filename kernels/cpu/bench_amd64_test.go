@@ -7,16 +7,22 @@ import (
 
 // BenchmarkPeak is what the processor can do at most: products in registers, on all threads.
 func BenchmarkPeak(b *testing.B) {
-	threads := len(New().pool.workers)
-	const steps = 1 << 20
-	for b.Loop() {
-		var all sync.WaitGroup
-		for range threads {
-			all.Go(func() { fmaLoop(steps) })
+	peak := func(b *testing.B, loop func(n int), width int) {
+		threads := len(New().pool.workers)
+		const steps = 1 << 20
+		for b.Loop() {
+			var all sync.WaitGroup
+			for range threads {
+				all.Go(func() { loop(steps) })
+			}
+			all.Wait()
 		}
-		all.Wait()
+		rates(b, threads*steps*12*2*width, 0)
 	}
-	rates(b, threads*steps*12*16, 0)
+	b.Run("avx2", func(b *testing.B) { peak(b, fmaLoop, 8) })
+	if wideLoops() != nil {
+		b.Run("avx512", func(b *testing.B) { peak(b, wideFMALoop, 16) })
+	}
 }
 
 // BenchmarkBandwidth is how fast all threads read memory at most, with the cheapest of kernels.

@@ -49,20 +49,21 @@ var benchWeights = []kernels.DType{kernels.F16, kernels.NF4}
 var benchShapes = [][2]int{{160, 480}, {160, 2048}, {2560, 2560}, {2560, 10240}}
 
 func BenchmarkLinear(b *testing.B) {
-	cpu := New()
-	for _, d := range benchWeights {
-		for _, s := range benchShapes {
-			weight := operand(b, cpu, d, s[1], s[0])
-			for _, T := range []int{1, 4, 8, 16, 64, 256} {
-				b.Run(fmt.Sprintf("%v/%dx%d/T%d", d, s[0], s[1], T), func(b *testing.B) {
-					x, out := operand(b, cpu, kernels.F32, T, s[0]), operand(b, cpu, kernels.F32, T, s[1])
-					for b.Loop() {
-						cpu.Linear(out, x, weight, kernels.Tensor{})
-					}
-					rates(b, 2*T*weight.Len(), weight.Bytes())
-				})
+	for name, cpu := range versions() {
+		for _, d := range benchWeights {
+			for _, s := range benchShapes {
+				weight := operand(b, cpu, d, s[1], s[0])
+				for _, T := range []int{1, 4, 8, 16, 64, 256} {
+					b.Run(fmt.Sprintf("%s/%v/%dx%d/T%d", name, d, s[0], s[1], T), func(b *testing.B) {
+						x, out := operand(b, cpu, kernels.F32, T, s[0]), operand(b, cpu, kernels.F32, T, s[1])
+						for b.Loop() {
+							cpu.Linear(out, x, weight, kernels.Tensor{})
+						}
+						rates(b, 2*T*weight.Len(), weight.Bytes())
+					})
+				}
+				cpu.Free(weight)
 			}
-			cpu.Free(weight)
 		}
 	}
 }
@@ -86,23 +87,34 @@ func BenchmarkLinearBackward(b *testing.B) {
 	}
 }
 
+// versions are backends with every version of the loops that this processor runs.
+func versions() map[string]*Backend {
+	v := map[string]*Backend{"best": New()}
+	if wideLoops() != nil {
+		v["avx512"] = New(AVX512)
+	}
+	return v
+}
+
 // BenchmarkMatrixVector reads more weights than caches hold, as decoding does.
 func BenchmarkMatrixVector(b *testing.B) {
-	cpu := New()
 	for _, d := range benchWeights {
+		cpu := New()
 		var weights []kernels.Tensor
 		for range 8 {
 			weights = append(weights, operand(b, cpu, d, 10240, 2560))
 		}
 		x, out := operand(b, cpu, kernels.F32, 1, 2560), operand(b, cpu, kernels.F32, 1, 10240)
-		b.Run(d.String(), func(b *testing.B) {
-			for b.Loop() {
-				for _, w := range weights {
-					cpu.Linear(out, x, w, kernels.Tensor{})
+		for name, v := range versions() {
+			b.Run(d.String()+"/"+name, func(b *testing.B) {
+				for b.Loop() {
+					for _, w := range weights {
+						v.Linear(out, x, w, kernels.Tensor{})
+					}
 				}
-			}
-			rates(b, 2*8*weights[0].Len(), 8*weights[0].Bytes())
-		})
+				rates(b, 2*8*weights[0].Len(), 8*weights[0].Bytes())
+			})
+		}
 		for _, w := range weights {
 			cpu.Free(w)
 		}

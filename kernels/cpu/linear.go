@@ -120,7 +120,7 @@ func (b *Backend) linearFew(out, x, weight kernels.Tensor, bias []float32) {
 	}
 	parts := (T + 5) / 6
 	most := (T + parts - 1) / parts
-	group := dotRows(most)
+	group := b.loops.dotRows[most]
 	o, xs := out.F32s(), x.F32s()
 	direct := weight.DType == kernels.F32 || weight.DType == kernels.F16 && b.loops.directF16
 	b.pool.each(N, 12*max(1, grain(T*K)/12), func(w *worker, lo, hi int) {

@@ -6,16 +6,14 @@ import (
 	"quartet/kernels"
 )
 
-// panelWidth is how many columns of a product's right side are packed together; tileRows how many rows a tile has.
-const (
-	panelWidth = 16
-	tileRows   = 6
-)
-
 // loops are the inner loops that exist in several versions, one of which New chooses. Where slices of one operation have
 // a length in common, it is the first slice's. Strides are in elements.
 type loops struct {
-	directF16 bool // whether dots reads F16 weights as they are
+	directF16 bool   // whether dots reads F16 weights as they are
+	dotRows   [7]int // how many rows of weights dots takes at once, for a number of tokens
+
+	// A product's tile: how many rows it has at most, and columns, of which as many make up a panel.
+	tileRows, tileColumns int
 
 	// Conversions. fromNF4 dequantises the weights from element at, in blocks of size, the first of which has absmax[0].
 	fromF16, fromBF16 func(dst []float32, src []uint16)
@@ -24,9 +22,9 @@ type loops struct {
 	largest           func(x []float32) float32 // max |x|, passing over NaN
 	toNF4             func(codes []byte, x []float32, scale float32)
 
-	// Products. tile: c (rows,16) += alpha·a (rows,k)·panel (k,16), rows at most tileRows. packRows fills a panel with
-	// k rows of 16 elements of t, packColumns with k elements of each of 16 rows, k then a multiple of 8.
-	// dots: out (rows,tokens) = w (rows,n)·x (tokens,n)ᵀ for at most dotRows(tokens) rows and six tokens.
+	// Products. tile: c (rows,tileColumns) += alpha·a (rows,k)·panel (k,tileColumns), rows at most tileRows. packRows
+	// fills a panel with k rows of tileColumns elements of t, packColumns with k elements of each of tileColumns rows, k
+	// then a multiple of 8. dots: out (rows,tokens) = w (rows,n)·x (tokens,n)ᵀ for at most dotRows rows and six tokens.
 	tile        func(rows, k int, a []float32, aRow, aCol int, panel, c []float32, cRow int, alpha float32)
 	packRows    func(panel []float32, t kernels.Tensor, at, stride, k int)
 	packColumns func(panel []float32, t kernels.Tensor, at, stride, k int)
@@ -67,8 +65,5 @@ type dropoutRow struct {
 	key                            [2]uint32
 	scale                          float32
 }
-
-// dotRows is how many rows of weights dots takes at once, for a number of tokens.
-func dotRows(tokens int) int { return [...]int{0, 4, 4, 4, 3, 2, 2}[tokens] }
 
 func exp32(x float32) float32 { return float32(math.Exp(float64(x))) }

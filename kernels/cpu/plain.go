@@ -6,8 +6,12 @@ import (
 	"quartet/kernels"
 )
 
+// plainColumns are a tile's.
+const plainColumns = 16
+
 // plainLoops are in Go alone.
 var plainLoops = loops{
+	dotRows: [7]int{0, 4, 4, 4, 3, 2, 2}, tileRows: 6, tileColumns: plainColumns,
 	fromF16: plainFromF16, fromBF16: plainFromBF16, toF16: plainToF16,
 	fromNF4: plainFromNF4, largest: plainLargest, toNF4: plainToNF4,
 	tile: plainTile, packRows: plainPackRows, packColumns: plainPackColumns, dots: plainDots,
@@ -90,14 +94,14 @@ func plainToNF4(codes []byte, x []float32, scale float32) {
 
 func plainTile(rows, k int, a []float32, aRow, aCol int, panel, c []float32, cRow int, alpha float32) {
 	for r := range rows {
-		var sum [panelWidth]float32
+		var sum [plainColumns]float32
 		for i := range k {
-			x, row := a[r*aRow+i*aCol], panel[i*panelWidth:][:panelWidth]
+			x, row := a[r*aRow+i*aCol], panel[i*plainColumns:][:plainColumns]
 			for j, y := range row {
 				sum[j] += x * y
 			}
 		}
-		to := c[r*cRow:][:panelWidth]
+		to := c[r*cRow:][:plainColumns]
 		for j, s := range sum {
 			to[j] += alpha * s
 		}
@@ -109,18 +113,18 @@ var plainConversions = loops{fromF16: plainFromF16, fromBF16: plainFromBF16}
 
 func plainPackRows(panel []float32, t kernels.Tensor, at, stride, k int) {
 	for i := range k {
-		widen(&plainConversions, panel[i*panelWidth:][:panelWidth], t, at+i*stride)
+		widen(&plainConversions, panel[i*plainColumns:][:plainColumns], t, at+i*stride)
 	}
 }
 
 func plainPackColumns(panel []float32, t kernels.Tensor, at, stride, k int) {
 	var part [64]float32
-	for j := range panelWidth {
+	for j := range plainColumns {
 		for from := 0; from < k; from += len(part) {
 			row := part[:min(len(part), k-from)]
 			widen(&plainConversions, row, t, at+j*stride+from)
 			for i, v := range row {
-				panel[(from+i)*panelWidth+j] = v
+				panel[(from+i)*plainColumns+j] = v
 			}
 		}
 	}

@@ -17,7 +17,7 @@ type product struct {
 	start      func(c []float32, col int)
 }
 
-// innerBlock is how much of the inner dimension is taken at once: a panel of it stays in the first-level cache. The sums'
+// innerBlock is how much of the inner dimension is taken at once: a panel of it stays in the nearest caches. The sums'
 // order, and so the result, depends on it and on nothing else. groupPanels bounds the panels that a thread takes at once.
 const (
 	innerBlock  = 256
@@ -27,6 +27,7 @@ const (
 // multiply shares a product among the threads by groups of panels and, where these are few, by rows.
 func (b *Backend) multiply(p product) {
 	threads := len(b.pool.workers)
+	panelWidth, tileRows := b.loops.tileColumns, b.loops.tileRows
 	panels := (p.cols + panelWidth - 1) / panelWidth
 	group := max(1, min(groupPanels, panels/(4*threads)))
 	groups := (panels + group - 1) / group
@@ -51,6 +52,7 @@ func (b *Backend) multiplyPart(w *worker, p *product, col, end, top, bottom int)
 			p.start(p.c[r*p.cols+col:r*p.cols+end], col)
 		}
 	}
+	panelWidth, tileRows := b.loops.tileColumns, b.loops.tileRows
 	panel, edge := w.floats(0, innerBlock*panelWidth), w.floats(2, tileRows*panelWidth)
 	for k := 0; k < p.inner; k += innerBlock {
 		count := min(innerBlock, p.inner-k)
@@ -87,6 +89,7 @@ func (b *Backend) multiplyPart(w *worker, p *product, col, end, top, bottom int)
 
 // panelAlong packs k rows of t, width columns of each, zeros behind them.
 func (b *Backend) panelAlong(panel []float32, t kernels.Tensor, at, stride, k, width int) {
+	panelWidth := b.loops.tileColumns
 	if width == panelWidth {
 		b.loops.packRows(panel, t, at, stride, k)
 		return
@@ -100,6 +103,7 @@ func (b *Backend) panelAlong(panel []float32, t kernels.Tensor, at, stride, k, w
 
 // panelAcross packs k elements of width rows of t, zeros beside them. What can't be packed where it lies is widened first.
 func (b *Backend) panelAcross(w *worker, panel []float32, t kernels.Tensor, at, stride, k, width int) {
+	panelWidth := b.loops.tileColumns
 	if width == panelWidth && k%8 == 0 && t.DType != kernels.NF4 {
 		b.loops.packColumns(panel, t, at, stride, k)
 		return

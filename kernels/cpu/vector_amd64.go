@@ -1,6 +1,7 @@
 package cpu
 
 //go:generate go -C gen run . -out ../avx2_amd64.s -stubs ../avx2_amd64.go -pkg cpu
+//go:generate go -C gen run . -512 -out ../avx512_amd64.s -stubs ../avx512_amd64.go -pkg cpu
 
 import (
 	"unsafe"
@@ -10,8 +11,14 @@ import (
 	"quartet/kernels"
 )
 
+// preferAVX512 has New choose 512-bit vectors where the processor has them, rather than only when asked for them.
+const preferAVX512 = false
+
 // bestLoops are the fastest ones that this processor runs.
 func bestLoops() *loops {
+	if wide := wideLoops(); preferAVX512 && wide != nil {
+		return wide
+	}
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasF16C {
 		return &avx2Loops
 	}
@@ -20,8 +27,9 @@ func bestLoops() *loops {
 
 // avx2Loops call the generated kernels.
 var avx2Loops = loops{
-	directF16: true,
-	fromF16:   avx2FromF16, fromBF16: avx2FromBF16, toF16: avx2ToF16,
+	directF16: true, dotRows: avx2DotRows,
+	tileRows: 6, tileColumns: 16,
+	fromF16: avx2FromF16, fromBF16: avx2FromBF16, toF16: avx2ToF16,
 	fromNF4: avx2FromNF4, toNF4: avx2ToNF4,
 	largest: func(x []float32) float32 { return maxAbs(len(x), unsafe.SliceData(x)) },
 
@@ -163,11 +171,11 @@ func avx2PackRows(panel []float32, t kernels.Tensor, at, stride, k int) {
 	dst := unsafe.SliceData(panel)
 	switch t.DType {
 	case kernels.F32:
-		packRowsF32(k, dst, &t.F32s()[at], uintptr(4*stride))
+		pack16RowsF32(k, dst, &t.F32s()[at], uintptr(4*stride))
 	case kernels.F16:
-		packRowsF16(k, dst, &t.F16s()[at], uintptr(2*stride))
+		pack16RowsF16(k, dst, &t.F16s()[at], uintptr(2*stride))
 	case kernels.BF16:
-		packRowsBF16(k, dst, &t.F16s()[at], uintptr(2*stride))
+		pack16RowsBF16(k, dst, &t.F16s()[at], uintptr(2*stride))
 	}
 }
 
@@ -176,14 +184,16 @@ func avx2PackColumns(panel []float32, t kernels.Tensor, at, stride, k int) {
 		dst, from := &panel[8*half], at+8*half*stride
 		switch t.DType {
 		case kernels.F32:
-			packColumnsF32(k, dst, &t.F32s()[from], uintptr(4*stride))
+			pack16ColumnsF32(k, dst, &t.F32s()[from], uintptr(4*stride))
 		case kernels.F16:
-			packColumnsF16(k, dst, &t.F16s()[from], uintptr(2*stride))
+			pack16ColumnsF16(k, dst, &t.F16s()[from], uintptr(2*stride))
 		case kernels.BF16:
-			packColumnsBF16(k, dst, &t.F16s()[from], uintptr(2*stride))
+			pack16ColumnsBF16(k, dst, &t.F16s()[from], uintptr(2*stride))
 		}
 	}
 }
+
+var avx2DotRows = [7]int{0, 4, 4, 4, 3, 2, 2}
 
 type dotKernel[T any] func(n int, out *float32, w *T, wRow uintptr, x *float32, xRow uintptr)
 
@@ -196,17 +206,23 @@ var (
 )
 
 func avx2Dots(out []float32, w kernels.Tensor, at, stride int, x []float32, xRow, n, rows, tokens int) {
-	if rows < dotRows(tokens) && rows > 1 {
+	dotsBy(&dotsF32, &dotsF16, avx2DotRows[tokens], 8, out, w, at, stride, x, xRow, n, rows, tokens)
+}
+
+// dotsBy is dots by kernels of one row and of several, for whole vectors of lanes elements.
+func dotsBy(wide *[7][2]dotKernel[float32], half *[7][2]dotKernel[uint16], several, lanes int,
+	out []float32, w kernels.Tensor, at, stride int, x []float32, xRow, n, rows, tokens int) {
+	if rows < several && rows > 1 {
 		for r := range rows {
-			avx2Dots(out[r*tokens:], w, at+r*stride, stride, x, xRow, n, 1, tokens)
+			dotsBy(wide, half, several, lanes, out[r*tokens:], w, at+r*stride, stride, x, xRow, n, 1, tokens)
 		}
 		return
 	}
-	several := min(rows-1, 1)
-	whole := n &^ 7
+	kernel := min(rows-1, 1)
+	whole := n &^ (lanes - 1)
 	if w.DType == kernels.F16 {
 		weights := w.F16s()[at:]
-		dotsF16[tokens][several](whole, &out[0], &weights[0], uintptr(2*stride), &x[0], uintptr(4*xRow))
+		half[tokens][kernel](whole, &out[0], &weights[0], uintptr(2*stride), &x[0], uintptr(4*xRow))
 		for i := whole; i < n; i++ {
 			for r := range rows {
 				v := kernels.F16ToF32(weights[r*stride+i])
@@ -218,7 +234,7 @@ func avx2Dots(out []float32, w kernels.Tensor, at, stride int, x []float32, xRow
 		return
 	}
 	weights := w.F32s()[at:]
-	dotsF32[tokens][several](whole, &out[0], &weights[0], uintptr(4*stride), &x[0], uintptr(4*xRow))
+	wide[tokens][kernel](whole, &out[0], &weights[0], uintptr(4*stride), &x[0], uintptr(4*xRow))
 	for i := whole; i < n; i++ {
 		for r := range rows {
 			for t := range tokens {

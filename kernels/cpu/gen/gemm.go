@@ -100,24 +100,27 @@ func pause() {
 	RET()
 }
 
-// packs writes the copies of weights into panels (k,16) of float32.
-func packs() {
+// packRows writes the copies of weights into panels (k,width) of float32 whose rows lie along the source's: k rows of
+// width elements.
+func packRows(width int) {
 	for _, w := range weightTypes {
-		// Panel rows lie along the source's rows: k rows of 16 elements.
-		function("packRows"+w.name, "func(k int, dst *float32, src *"+w.element+", stride uintptr)")
+		function(fmt.Sprintf("pack%dRows%s", width, w.name), "func(k int, dst *float32, src *"+w.element+", stride uintptr)")
 		k, dst, src, stride := pointer("k"), pointer("dst"), pointer("src"), pointer("stride")
 		loop("loop", k, func() {
-			for half := range 2 {
-				VMOVUPS(w.load(src, 8*half), at(dst, 8*half))
+			for part := range width / 8 {
+				VMOVUPS(w.load(src, 8*part), at(dst, 8*part))
 			}
 			ADDQ(stride, src)
-			ADDQ(U8(64), dst)
+			ADDQ(U32(4*width), dst)
 		})
 		done()
 	}
+}
+
+// packColumns writes those whose rows lie across the source's: k elements of each of 8 rows become 8 columns.
+func packColumns(width int) {
 	for _, w := range weightTypes {
-		// Panel rows lie across: k elements of each of 8 rows, which become one half of the panel.
-		function("packColumns"+w.name, "func(k int, dst *float32, src *"+w.element+", stride uintptr)")
+		function(fmt.Sprintf("pack%dColumns%s", width, w.name), "func(k int, dst *float32, src *"+w.element+", stride uintptr)")
 		k, dst, src, stride := pointer("k"), pointer("dst"), pointer("src"), pointer("stride")
 		SHRQ(U8(3), k)
 		middle, triple := GP64(), GP64()
@@ -133,11 +136,11 @@ func packs() {
 				row[r] = w.loadMem(strided(base, stride, triple, r%4))
 			}
 			for i, column := range transpose(row) {
-				VMOVUPS(column, at(dst, 16*i))
+				VMOVUPS(column, at(dst, width*i))
 			}
 			ADDQ(U32(w.size*8), src)
 			ADDQ(U32(w.size*8), middle)
-			ADDQ(U32(512), dst)
+			ADDQ(U32(32*width), dst)
 		})
 		done()
 	}

@@ -1,8 +1,9 @@
-// Command gen writes the vector kernels of package cpu: AVX2 with FMA and F16C. Lengths are multiples of eight elements
+// Command gen writes the vector kernels of package cpu: AVX2 with FMA and F16C, or AVX-512. Lengths are multiples of eight elements
 // unless a kernel says otherwise; strides are in bytes.
 package main
 
 import (
+	"flag"
 	"math"
 
 	. "github.com/mmcloughlin/avo/build"
@@ -11,10 +12,22 @@ import (
 )
 
 func main() {
+	wide := flag.Bool("512", false, "write the AVX-512 kernels")
+	flag.Parse()
 	ConstraintExpr("amd64")
+	if *wide {
+		avx512()
+	} else {
+		avx2()
+	}
+	Generate()
+}
+
+func avx2() {
 	gemm()
 	dots()
-	packs()
+	packRows(16)
+	packColumns(16)
 	converts()
 	nf4()
 	elementwise()
@@ -24,7 +37,6 @@ func main() {
 	dropout()
 	peak()
 	pause()
-	Generate()
 }
 
 // function begins a kernel. Its pointers don't escape.

@@ -148,8 +148,8 @@ func converts() {
 	done()
 }
 
-// nf4 writes the codebook's kernels.
-func nf4() {
+// codebook is NF4's values in memory.
+func codebook() Mem {
 	table := GLOBL("nf4_values", RODATA|NOPTR)
 	for i, v := range []float32{
 		-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
@@ -159,6 +159,12 @@ func nf4() {
 	} {
 		DATA(4*i, U32(math.Float32bits(v)))
 	}
+	return table
+}
+
+// nf4 writes the codebook's kernels.
+func nf4() {
+	table := codebook()
 	for _, round := range []weightType{f32, f16, bf16} {
 		// Dequantises n weights, a multiple of 32 as first and size are: dst = the scaled and rounded codebook's entries.
 		function("nf4To"+round.name, "func(n, first, size int, dst *float32, codes *byte, absmax *float32)")
@@ -257,11 +263,34 @@ func nf4() {
 	done()
 }
 
-// nf4Steps runs body for n weights, eight at a time: i counts the four vectors of each 32. The first block's part has
-// first weights, every other block size, and the last may be short; each takes the next absmax. Pointers to float32 move
-// along.
+// nf4Steps runs body for n weights, eight at a time: i counts the four vectors of each 32. Pointers to float32 move along.
 func nf4Steps(table Mem, round weightType, look lookUp, pointers []Register, body func(i int, weights VecVirtual)) {
-	n, first, size, codes, absmax := pointer("n"), pointer("first"), pointer("size"), pointer("codes"), pointer("absmax")
+	codes := pointer("codes")
+	var low, high VecVirtual
+	blocks(func(absmax Register) {
+		low, high = YMM(), YMM()
+		scale := broadcast(Mem{Base: absmax})
+		VMULPS(table, scale, low)
+		VMULPS(table.Offset(32), scale, high)
+		if round.name == "F16" {
+			halfTables(low, high)
+		} else {
+			roundTo(round, low)
+			roundTo(round, high)
+		}
+	}, func(int) {
+		look(low, high, codes, body)
+		ADDQ(U8(16), codes)
+		for _, p := range pointers {
+			ADDQ(U32(128), p)
+		}
+	})
+}
+
+// blocks runs start for each block of n weights, and step for each 32 of its weights, by turns as number 0 and 1. The first block's part has first
+// weights, every other block size, and the last may be short; each takes the next absmax.
+func blocks(start func(absmax Register), step func(turn int)) {
+	n, first, size, absmax := pointer("n"), pointer("first"), pointer("size"), pointer("absmax")
 	for _, count := range []Register{n, first, size} {
 		SHRQ(U8(5), count)
 	}
@@ -271,22 +300,18 @@ func nf4Steps(table Mem, round weightType, look lookUp, pointers []Register, bod
 	CMPQ(n, first)
 	CMOVQLT(n, first)
 	SUBQ(first, n)
-	low, high, scale := YMM(), YMM(), broadcast(Mem{Base: absmax})
-	VMULPS(table, scale, low)
-	VMULPS(table.Offset(32), scale, high)
-	if round.name == "F16" {
-		halfTables(low, high)
-	} else {
-		roundTo(round, low)
-		roundTo(round, high)
-	}
-	loop("steps", first, func() {
-		look(low, high, codes, body)
-		ADDQ(U8(16), codes)
-		for _, p := range pointers {
-			ADDQ(U32(128), p)
-		}
+	start(absmax)
+	pairs := GP64()
+	MOVQ(first, pairs)
+	SHRQ(U8(1), pairs)
+	loop("pairs", pairs, func() {
+		step(0)
+		step(1)
 	})
+	TESTQ(U32(1), first)
+	JZ(LabelRef("even"))
+	step(0)
+	Label("even")
 	MOVQ(size, first)
 	ADDQ(U8(4), absmax)
 	JMP(LabelRef("blocks"))

@@ -1,0 +1,85 @@
+package cpu
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/cpu"
+
+	"quartet/kernels"
+)
+
+// wideLoops are avx512Loops where the processor runs them, else nil.
+func wideLoops() *loops {
+	x := &cpu.X86
+	if x.HasAVX2 && x.HasFMA && x.HasF16C && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL {
+		return &avx512Loops
+	}
+	return nil
+}
+
+// avx512Loops are avx2Loops but for products.
+var avx512Loops = func() loops {
+	l := avx2Loops
+	l.dotRows = [7]int{0, 4, 4, 4, 4, 4, 4}
+	l.tileRows, l.tileColumns = 12, 32
+	l.tile, l.packRows, l.packColumns = avx512Tile, avx512PackRows, avx512PackColumns
+	l.dots, l.dotsNF4 = avx512Dots, avx512DotsNF4
+	return l
+}()
+
+var wideGemm = [...]func(k int, a *float32, aRow, aCol uintptr, b, c *float32, cRow uintptr, alpha float32){
+	nil, wideGemm1, wideGemm2, wideGemm3, wideGemm4, wideGemm5, wideGemm6,
+	wideGemm7, wideGemm8, wideGemm9, wideGemm10, wideGemm11, wideGemm12,
+}
+
+func avx512Tile(rows, k int, a []float32, aRow, aCol int, panel, c []float32, cRow int, alpha float32) {
+	wideGemm[rows](k, unsafe.SliceData(a), uintptr(4*aRow), uintptr(4*aCol), unsafe.SliceData(panel), unsafe.SliceData(c), uintptr(4*cRow), alpha)
+}
+
+func avx512PackRows(panel []float32, t kernels.Tensor, at, stride, k int) {
+	dst := unsafe.SliceData(panel)
+	switch t.DType {
+	case kernels.F32:
+		pack32RowsF32(k, dst, &t.F32s()[at], uintptr(4*stride))
+	case kernels.F16:
+		pack32RowsF16(k, dst, &t.F16s()[at], uintptr(2*stride))
+	case kernels.BF16:
+		pack32RowsBF16(k, dst, &t.F16s()[at], uintptr(2*stride))
+	}
+}
+
+func avx512PackColumns(panel []float32, t kernels.Tensor, at, stride, k int) {
+	for part := range 4 {
+		dst, from := &panel[8*part], at+8*part*stride
+		switch t.DType {
+		case kernels.F32:
+			pack32ColumnsF32(k, dst, &t.F32s()[from], uintptr(4*stride))
+		case kernels.F16:
+			pack32ColumnsF16(k, dst, &t.F16s()[from], uintptr(2*stride))
+		case kernels.BF16:
+			pack32ColumnsBF16(k, dst, &t.F16s()[from], uintptr(2*stride))
+		}
+	}
+}
+
+var wideDotsNF4 = [3][5]dotNF4Kernel{
+	kernels.F32:  {nil, wideDotNF4F32x1, wideDotNF4F32x2, wideDotNF4F32x3, wideDotNF4F32x4},
+	kernels.F16:  {nil, wideDotNF4F16x1, wideDotNF4F16x2, wideDotNF4F16x3, wideDotNF4F16x4},
+	kernels.BF16: {nil, wideDotNF4BF16x1, wideDotNF4BF16x2, wideDotNF4BF16x3, wideDotNF4BF16x4},
+}
+
+func avx512DotsNF4(out []float32, size int, codes []byte, at int, absmax []float32, round kernels.DType, x []float32, xRow, n, tokens int) {
+	wideDotsNF4[round][tokens](n, size-at%size, size, &out[0], &codes[at/2], &absmax[0], &x[0], uintptr(4*xRow))
+}
+
+// The kernels by tokens, for one row and for four.
+var (
+	wideDotsF32 = [7][2]dotKernel[float32]{{}, {wideDotF321x1, wideDotF324x1}, {wideDotF321x2, wideDotF324x2},
+		{wideDotF321x3, wideDotF324x3}, {wideDotF321x4, wideDotF324x4}, {wideDotF321x5, wideDotF324x5}, {wideDotF321x6, wideDotF324x6}}
+	wideDotsF16 = [7][2]dotKernel[uint16]{{}, {wideDotF161x1, wideDotF164x1}, {wideDotF161x2, wideDotF164x2},
+		{wideDotF161x3, wideDotF164x3}, {wideDotF161x4, wideDotF164x4}, {wideDotF161x5, wideDotF164x5}, {wideDotF161x6, wideDotF164x6}}
+)
+
+func avx512Dots(out []float32, w kernels.Tensor, at, stride int, x []float32, xRow, n, rows, tokens int) {
+	dotsBy(&wideDotsF32, &wideDotsF16, 4, 16, out, w, at, stride, x, xRow, n, rows, tokens)
+}
