@@ -201,8 +201,19 @@ func ParseConfig(data []byte) (Config, error) {
 	if c.Heads%c.KVHeads != 0 {
 		return Config{}, fmt.Errorf("num_attention_heads %d is not a multiple of num_key_value_heads %d", c.Heads, c.KVHeads)
 	}
-	if !(c.RotaryFactor >= 0 && c.RotaryFactor <= 1) || !(c.RopeTheta > 0) || !(c.LayerNormEps >= 0 && c.LayerNormEps < 1) || !(c.ResidDropout >= 0 && c.ResidDropout < 1) {
-		return Config{}, errors.New("partial_rotary_factor, rope_theta, layer_norm_eps or resid_pdrop is out of range")
+	for _, n := range []struct {
+		key         string
+		value       float64
+		least, most float64
+	}{
+		{"partial_rotary_factor", c.RotaryFactor, 0, 1},
+		{"rope_theta", c.RopeTheta, 1, 1e30},
+		{"layer_norm_eps", float64(c.LayerNormEps), 0, 1},
+		{"resid_pdrop", c.ResidDropout, 0, 0.999},
+	} {
+		if n.value < n.least || n.value > n.most {
+			return Config{}, fmt.Errorf("%s is %g, which is not within %g and %g", n.key, n.value, n.least, n.most)
+		}
 	}
 	if c.RotaryDim()%2 != 0 {
 		return Config{}, fmt.Errorf("partial_rotary_factor %g rotates %d elements of a head of %d, an odd number", c.RotaryFactor, c.RotaryDim(), c.HeadDim())

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -121,7 +122,10 @@ func parseAdapterConfig(data []byte) (AdapterConfig, error) {
 	if f.Alpha == nil {
 		return none, errors.New("lora_alpha is missing")
 	}
-	if !(f.Dropout >= 0 && f.Dropout < 1) {
+	if math.Abs(*f.Alpha) > math.MaxFloat32 {
+		return none, fmt.Errorf("lora_alpha %g is beyond float32", *f.Alpha)
+	}
+	if !(f.Dropout >= 0 && float32(f.Dropout) < 1) {
 		return none, fmt.Errorf("lora_dropout is %g, not from 0 to below 1", f.Dropout)
 	}
 	init, _ := f.Init.(string)

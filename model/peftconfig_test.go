@@ -47,6 +47,8 @@ func TestAdaptersThatComputeOtherwiseAreRefused(t *testing.T) {
 		{`"peft_type": "LORA", `, ``, `peft_type "" is not supported, only LORA`},
 		{`"r": 4`, `"r": 0`, "r is 0, not 1 or more"},
 		{`"lora_alpha": 8, `, ``, "lora_alpha is missing"},
+		{`"lora_alpha": 8`, `"lora_alpha": -1e40`, "lora_alpha -1e+40 is beyond float32"},
+		{`"future": 1`, `"lora_dropout": 0.99999999999`, "lora_dropout is 0.99999999999, not from 0 to below 1"},
 		{`"future": 1`, `"lora_dropout": 1`, "lora_dropout is 1, not from 0 to below 1"},
 		{`"future": 1`, `"use_dora": true`, "use_dora is not supported; train an adapter without it"},
 		{`"future": 1`, `"use_qalora": true`, "use_qalora is not supported; train an adapter without it"},

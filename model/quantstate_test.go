@@ -41,6 +41,7 @@ const goodState = `{"quant_type": "nf4", "blocksize": 64, "dtype": "float16", "s
 func TestBadQuantStatesAreRefused(t *testing.T) {
 	for _, c := range []struct{ old, new, err string }{
 		{goodState, ``, "quant_state cannot be read: EOF"},
+		{`}`, `}` + strings.Repeat(" ", maxQuantState), "quant_state has 4245 bytes, more than 4096"},
 		{goodState, `[]`, "quant_state cannot be read: json: cannot unmarshal array into Go value of type model.quantState"},
 		{`}`, ``, "quant_state cannot be read: unexpected EOF"},
 		{`}`, `} {}`, "quant_state goes on after its JSON"},
