@@ -27,8 +27,12 @@ golden dir="testdata/golden": build
 generate:
     go generate ./...
 
+# speeds of a random model of the demo's shape against this machine's floors
+bench: build
+    ./quartet bench --random tiny
+
 # the CPU kernels' speed
-bench:
+bench-kernels:
     go test ./kernels/cpu -run '^$' -bench .
 
 # each parser's fuzz target for a while

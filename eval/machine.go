@@ -16,8 +16,8 @@ type Machine struct {
 	Go        string `json:"go"`
 }
 
-// thisMachine describes the machine at hand and a backend on it.
-func thisMachine(device string) Machine {
+// ThisMachine describes the machine at hand and a backend on it.
+func ThisMachine(device string) Machine {
 	m := Machine{Device: device, Threads: runtime.GOMAXPROCS(0), OS: runtime.GOOS, Arch: runtime.GOARCH, Go: runtime.Version()}
 	info, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {

@@ -1,0 +1,69 @@
+package bench
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// Text is the report as lines of a table, with the machine above and the reasons for what is missing below.
+func (r *Report) Text() string {
+	var t strings.Builder
+	m := r.Machine
+	fmt.Fprintf(&t, "%s, %d cores, %d threads, %s of memory, %s, %s/%s", m.Processor, m.Cores, m.Threads, bytes(m.MemoryBytes), m.Go, m.OS, m.Arch)
+	fmt.Fprintf(&t, "\nbackend %s; the processor has %s", m.Device, strings.Join(m.Features, " "))
+	fmt.Fprintf(&t, "\nmemory is read at %s GB/s", digits(m.ReadBytesPerSecond/1e9))
+	if m.RegisterFlops > 0 {
+		fmt.Fprintf(&t, "; fp32 multiply-adds on registers reach %s GFLOP/s", digits(m.RegisterFlops/1e9))
+	}
+	fmt.Fprintf(&t, "; the backend's large fp32 product %s GFLOP/s", digits(m.ProductFlops/1e9))
+	fmt.Fprintf(&t, "\n%s, %s M parameters\n\n", r.Model.Name, digits(float64(r.Model.Parameters)/1e6))
+
+	cells := [][]string{{"", "tok/s", "quartiles", "floor", "share", "set by", "runs", "work"}}
+	for _, row := range r.Rows {
+		cells = append(cells, []string{row.Name, digits(row.TokensPerSecond), digits(row.Spread[0]) + "–" + digits(row.Spread[1]),
+			digits(row.Floor), fmt.Sprintf("%.1f %%", 100*row.Share), row.FloorFrom, strconv.Itoa(row.Runs), row.Work})
+	}
+	width := make([]int, len(cells[0]))
+	for _, row := range cells {
+		for i, c := range row {
+			width[i] = max(width[i], len([]rune(c)))
+		}
+	}
+	for _, row := range cells {
+		var line strings.Builder
+		for i, c := range row {
+			pad := strings.Repeat(" ", width[i]-len([]rune(c)))
+			if left := i == 0 || i == len(row)-1; left {
+				line.WriteString(c + pad)
+			} else {
+				line.WriteString(pad + c)
+			}
+			line.WriteString("  ")
+		}
+		t.WriteString(strings.TrimRight(line.String(), " ") + "\n")
+	}
+	for _, l := range r.LeftOut {
+		fmt.Fprintf(&t, "%s was left out: %s\n", l.Name, l.Reason)
+	}
+	flops := map[string]string{"registers": "the multiply-adds on registers", "product": "the backend's own large product"}[m.FlopsFrom]
+	fmt.Fprintf(&t, `
+The floor is the larger of two times, given as tokens a second: that of the weights, keys and values which the work must
+read, at the bandwidth of a buffer as large as the weights (up to 1 GiB), and that of its fp32 products and attention, at the
+rate of %s.
+Roofs are the best of many short bursts: on a machine that does other work at the same time, the shares are too low.
+`, flops)
+	return t.String()
+}
+
+// digits writes a number with three digits, or all those before the point.
+func digits(v float64) string {
+	switch a := math.Abs(v); {
+	case a < 9.995:
+		return strconv.FormatFloat(v, 'f', 2, 64)
+	case a < 99.95:
+		return strconv.FormatFloat(v, 'f', 1, 64)
+	}
+	return strconv.FormatFloat(v, 'f', 0, 64)
+}
