@@ -16,9 +16,7 @@ func (b *Backend) SumSquares(out, x kernels.Tensor) {
 	blocks := make([]float64, (len(xs)+sumBlock-1)/sumBlock)
 	b.pool.each(len(blocks), 4, func(_ *worker, lo, hi int) {
 		for i := lo; i < hi; i++ {
-			for _, v := range xs[i*sumBlock : min(len(xs), (i+1)*sumBlock)] {
-				blocks[i] += float64(v) * float64(v)
-			}
+			blocks[i] = b.loops.squares(xs[i*sumBlock : min(len(xs), (i+1)*sumBlock)])
 		}
 	})
 	sum := float64(out.F32s()[0])

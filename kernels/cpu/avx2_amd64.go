@@ -167,6 +167,9 @@ func dotNF4BF16x3(n int, first int, size int, out *float32, codes *byte, absmax 
 func dotNF4BF16x4(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
 
 //go:noescape
+func nestedScales(n int, dst *float32, codes *byte, values *float32, scale float32, offset float32)
+
+//go:noescape
 func maxAbs(n int, x *float32) float32
 
 //go:noescape
@@ -192,6 +195,9 @@ func sumOf(n int, x *float32) float32
 
 //go:noescape
 func sumSquares(n int, x *float32, mean float32) float32
+
+//go:noescape
+func squares(n int, x *float32) float64
 
 //go:noescape
 func normalise(n int, out *float32, x *float32, weight *float32, bias *float32, mean float32, scale float32)

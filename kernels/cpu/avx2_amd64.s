@@ -5563,6 +5563,36 @@ end:
 	VZEROUPPER
 	RET
 
+// func nestedScales(n int, dst *float32, codes *byte, values *float32, scale float32, offset float32)
+// Requires: AVX, AVX2
+TEXT ·nestedScales(SB), NOSPLIT, $0-40
+	MOVQ         n+0(FP), AX
+	MOVQ         dst+8(FP), CX
+	MOVQ         codes+16(FP), DX
+	MOVQ         values+24(FP), BX
+	VBROADCASTSS scale+32(FP), Y0
+	VBROADCASTSS offset+36(FP), Y1
+	SHRQ         $0x03, AX
+	TESTQ        AX, AX
+	JZ           loop_end
+
+loop:
+	VXORPS     Y4, Y4, Y4
+	VPMOVZXBD  (DX), Y2
+	VPCMPEQD   Y3, Y3, Y3
+	VGATHERDPS Y3, (BX)(Y2*4), Y4
+	VMULPS     Y0, Y4, Y4
+	VADDPS     Y1, Y4, Y4
+	VMOVUPS    Y4, (CX)
+	ADDQ       $0x08, DX
+	ADDQ       $0x20, CX
+	DECQ       AX
+	JNZ        loop
+
+loop_end:
+	VZEROUPPER
+	RET
+
 // func maxAbs(n int, x *float32) float32
 // Requires: AVX, SSE
 TEXT ·maxAbs(SB), NOSPLIT, $0-20
@@ -6307,6 +6337,43 @@ loop_done:
 	VHADDPS      X0, X0, X0
 	VHADDPS      X0, X0, X0
 	MOVSS        X0, ret+24(FP)
+	VZEROUPPER
+	RET
+
+// func squares(n int, x *float32) float64
+// Requires: AVX, FMA3, SSE2
+TEXT ·squares(SB), NOSPLIT, $0-24
+	MOVQ   n+0(FP), AX
+	MOVQ   x+8(FP), CX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	SHRQ   $0x04, AX
+	TESTQ  AX, AX
+	JZ     loop_end
+
+loop:
+	VCVTPS2PD   (CX), Y4
+	VFMADD231PD Y4, Y4, Y0
+	VCVTPS2PD   16(CX), Y4
+	VFMADD231PD Y4, Y4, Y1
+	VCVTPS2PD   32(CX), Y4
+	VFMADD231PD Y4, Y4, Y2
+	VCVTPS2PD   48(CX), Y4
+	VFMADD231PD Y4, Y4, Y3
+	ADDQ        $0x40, CX
+	DECQ        AX
+	JNZ         loop
+
+loop_end:
+	VADDPD       Y1, Y0, Y0
+	VADDPD       Y2, Y0, Y0
+	VADDPD       Y3, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPD       X0, X1, X1
+	VHADDPD      X1, X1, X1
+	MOVSD        X1, ret+16(FP)
 	VZEROUPPER
 	RET
 

@@ -172,7 +172,7 @@ func (b *Backend) linearNF4(out, x, weight kernels.Tensor, bias []float32) bool 
 		for n := lo; n < hi; n++ {
 			first, last := n*K/q.BlockSize, ((n+1)*K-1)/q.BlockSize
 			absmax := buffer[:last-first+1]
-			absmaxima(absmax, q, first)
+			b.loops.absmaxima(absmax, q, first)
 			b.loops.dotsNF4(sums[:], q.BlockSize, weight.Host, n*K, absmax, q.Round, xs, K, K, T)
 			var shift float32
 			if bias != nil {

@@ -36,14 +36,14 @@ func (b *Backend) loadNF4(dst []float32, t kernels.Tensor, at int) {
 		n := min(len(dst), len(buffer)*q.BlockSize-at%q.BlockSize)
 		first, last := at/q.BlockSize, (at+n-1)/q.BlockSize
 		absmax := buffer[:last-first+1]
-		absmaxima(absmax, q, first)
+		b.loops.absmaxima(absmax, q, first)
 		b.loops.fromNF4(dst[:n], q.BlockSize, t.Host, at, absmax, q.Round)
 		dst, at = dst[n:], at+n
 	}
 }
 
 // absmaxima are the scales of len(dst) blocks.
-func absmaxima(dst []float32, q *kernels.Quant, block int) {
+func (l *loops) absmaxima(dst []float32, q *kernels.Quant, block int) {
 	if q.NestedBlockSize == 0 {
 		copy(dst, q.Absmax.F32s()[block:])
 		return
@@ -52,10 +52,7 @@ func absmaxima(dst []float32, q *kernels.Quant, block int) {
 	for len(dst) > 0 {
 		group := block / q.NestedBlockSize
 		n := min(len(dst), (group+1)*q.NestedBlockSize-block)
-		scale := scales[group]
-		for i, code := range codes[block : block+n] {
-			dst[i] = float32(kernels.SignedMap[code]*scale) + q.NestedOffset
-		}
+		l.nestedScales(dst[:n], codes[block:], scales[group], q.NestedOffset)
 		dst, block = dst[n:], block+n
 	}
 }

@@ -15,10 +15,11 @@ type loops struct {
 	// A product's tile: how many rows it has at most, and columns, of which as many make up a panel.
 	tileRows, tileColumns int
 
-	// Conversions. fromNF4 dequantises the weights from element at, in blocks of size, the first of which has absmax[0].
+	// Conversions. nestedScales undoes double quantisation: dst = SignedMap[codes]·scale + offset. fromNF4 dequantises the weights from element at, in blocks of size, the first of which has absmax[0].
 	fromF16, fromBF16 func(dst []float32, src []uint16)
 	toF16             func(dst []uint16, src []float32)
 	fromNF4           func(dst []float32, size int, codes []byte, at int, absmax []float32, round kernels.DType)
+	nestedScales      func(dst []float32, codes []byte, scale, offset float32)
 	largest           func(x []float32) float32 // max |x|, passing over NaN
 	toNF4             func(codes []byte, x []float32, scale float32)
 
@@ -42,6 +43,7 @@ type loops struct {
 
 	// Rows.
 	sum        func(x []float32) float32
+	squares    func(x []float32) float64
 	sumSquares func(x []float32, mean float32) float32
 	normalise  func(out, x, weight, bias []float32, mean, scale float32)
 	normSums   func(dout, x, weight []float32, mean, scale float32) (sum, along float32)

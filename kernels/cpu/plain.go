@@ -13,10 +13,10 @@ const plainColumns = 16
 var plainLoops = loops{
 	dotRows: [7]int{0, 4, 4, 4, 3, 2, 2}, tileRows: 6, tileColumns: plainColumns,
 	fromF16: plainFromF16, fromBF16: plainFromBF16, toF16: plainToF16,
-	fromNF4: plainFromNF4, largest: plainLargest, toNF4: plainToNF4,
+	fromNF4: plainFromNF4, nestedScales: plainNestedScales, largest: plainLargest, toNF4: plainToNF4,
 	tile: plainTile, packRows: plainPackRows, packColumns: plainPackColumns, dots: plainDots,
 	add: plainAdd, multiply: plainMultiply, gelu: plainGelu, geluSlope: plainGeluSlope,
-	sum: plainSum, sumSquares: plainSumSquares, normalise: plainNormalise, normSums: plainNormSums, normSlope: plainNormSlope,
+	sum: plainSum, squares: plainSquares, sumSquares: plainSumSquares, normalise: plainNormalise, normSums: plainNormSums, normSlope: plainNormSlope,
 	top: plainTop, expSum: plainExpSum,
 	scores: plainScores, weigh: plainWeigh, outer: plainOuter, scoreSlope: plainScoreSlope,
 	dropout: plainDropout,
@@ -56,6 +56,12 @@ func plainFromNF4(dst []float32, size int, codes []byte, at int, absmax []float3
 			dst[i] = values[codes[e/2]>>(4*(^e&1))&15]
 		}
 		dst, at, absmax = dst[n:], at+n, absmax[1:]
+	}
+}
+
+func plainNestedScales(dst []float32, codes []byte, scale, offset float32) {
+	for i, code := range codes[:len(dst)] {
+		dst[i] = float32(kernels.SignedMap[code]*scale) + offset
 	}
 }
 
@@ -197,6 +203,14 @@ func plainSum(x []float32) float32 {
 		sum += float64(v)
 	}
 	return float32(sum)
+}
+
+func plainSquares(x []float32) float64 {
+	var sum float64
+	for _, v := range x {
+		sum += float64(v) * float64(v)
+	}
+	return sum
 }
 
 func plainSumSquares(x []float32, mean float32) float32 {

@@ -30,7 +30,7 @@ var avx2Loops = loops{
 	directF16: true, dotRows: avx2DotRows,
 	tileRows: 6, tileColumns: 16,
 	fromF16: avx2FromF16, fromBF16: avx2FromBF16, toF16: avx2ToF16,
-	fromNF4: avx2FromNF4, toNF4: avx2ToNF4,
+	fromNF4: avx2FromNF4, nestedScales: avx2NestedScales, toNF4: avx2ToNF4,
 	largest: func(x []float32) float32 { return maxAbs(len(x), unsafe.SliceData(x)) },
 
 	tile: avx2Tile, packRows: avx2PackRows, packColumns: avx2PackColumns, dots: avx2Dots, dotsNF4: avx2DotsNF4,
@@ -46,7 +46,11 @@ var avx2Loops = loops{
 		geluSlope(len(out), unsafe.SliceData(out), unsafe.SliceData(dout), unsafe.SliceData(x))
 	},
 
-	sum:        func(x []float32) float32 { return sumOf(len(x), unsafe.SliceData(x)) },
+	sum: func(x []float32) float32 { return sumOf(len(x), unsafe.SliceData(x)) },
+	squares: func(x []float32) float64 {
+		whole := len(x) &^ 15
+		return squares(whole, unsafe.SliceData(x)) + plainSquares(x[whole:])
+	},
 	sumSquares: func(x []float32, mean float32) float32 { return sumSquares(len(x), unsafe.SliceData(x), mean) },
 	normalise: func(out, x, weight, bias []float32, mean, scale float32) {
 		normalise(len(out), unsafe.SliceData(out), unsafe.SliceData(x), unsafe.SliceData(weight), unsafe.SliceData(bias), mean, scale)
@@ -127,6 +131,12 @@ func avx2FromNF4(dst []float32, size int, codes []byte, at int, absmax []float32
 	if whole < len(dst) {
 		plainFromNF4(dst[whole:], size, codes, at+whole, absmax[(at+whole)/size-at/size:], round)
 	}
+}
+
+func avx2NestedScales(dst []float32, codes []byte, scale, offset float32) {
+	whole := len(dst) &^ 7
+	nestedScales(whole, unsafe.SliceData(dst), unsafe.SliceData(codes), &kernels.SignedMap[0], scale, offset)
+	plainNestedScales(dst[whole:], codes[whole:], scale, offset)
 }
 
 type dotNF4Kernel func(n, first, size int, out *float32, codes *byte, absmax, x *float32, xRow uintptr)

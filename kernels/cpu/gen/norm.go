@@ -2,6 +2,7 @@ package main
 
 import (
 	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
 )
 
@@ -25,6 +26,34 @@ func norms() {
 		VFMADD231PS(v, v, total)
 	})
 	Store(lanes(total), ReturnIndex(0))
+	done()
+
+	// Σ x² in float64, of a multiple of sixteen elements.
+	function("squares", "func(n int, x *float32) float64")
+	n, x = pointer("n"), pointer("x")
+	var acc [4]VecVirtual
+	for i := range acc {
+		acc[i] = zero()
+	}
+	SHRQ(U8(4), n)
+	loop("loop", n, func() {
+		for i := range acc {
+			v := YMM()
+			VCVTPS2PD(at(x, 4*i), v)
+			VFMADD231PD(v, v, acc[i])
+		}
+		ADDQ(U8(64), x)
+	})
+	for i := range acc {
+		if i > 0 {
+			VADDPD(acc[i], acc[0], acc[0])
+		}
+	}
+	half := XMM()
+	VEXTRACTF128(U8(1), acc[0], half)
+	VADDPD(acc[0].AsX(), half, half)
+	VHADDPD(half, half, half)
+	Store(half, ReturnIndex(0))
 	done()
 
 	mapped("normalise", ", mean, scale float32", []string{"x", "weight", "bias"}, func() func(v []VecVirtual) VecVirtual {

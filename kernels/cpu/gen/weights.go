@@ -208,6 +208,24 @@ func nf4() {
 		}
 	}
 
+	// The scales of n blocks, a multiple of eight, from their codes: values[code]·scale + offset, rounded twice.
+	function("nestedScales", "func(n int, dst *float32, codes *byte, values *float32, scale, offset float32)")
+	n, dst, from, values := pointer("n"), pointer("dst"), pointer("codes"), pointer("values")
+	scale, offset := parameter("scale"), parameter("offset")
+	SHRQ(U8(3), n)
+	loop("loop", n, func() {
+		index, all, y := YMM(), YMM(), zero() // zero depends on nothing, where a gather's target would
+		VPMOVZXBD(Mem{Base: from}, index)
+		VPCMPEQD(all, all, all)
+		VGATHERDPS(all, Mem{Base: values, Index: index, Scale: 4}, y)
+		VMULPS(scale, y, y)
+		VADDPS(offset, y, y)
+		VMOVUPS(y, at(dst, 0))
+		ADDQ(U8(8), from)
+		ADDQ(U8(32), dst)
+	})
+	done()
+
 	// The largest magnitude; NaN is passed over.
 	function("maxAbs", "func(n int, x *float32) float32")
 	n, x := pointer("n"), pointer("x")
