@@ -51,12 +51,7 @@ func Encode(t *tokenizer.Tokenizer, template Template, rows []Row, eos int32, o 
 	for i, r := range rows {
 		prompt := template.Render(r)
 		e := Example{IDs: append(t.Encode(prompt+r.Response), eos)}
-		for _, id := range t.Encode(prompt) {
-			if e.Prompt == len(e.IDs)-1 || e.IDs[e.Prompt] != id {
-				break // a token reaches from the prompt into the response
-			}
-			e.Prompt++
-		}
+		e.Prompt = PromptTokens(t.Encode(prompt), e.IDs[:len(e.IDs)-1])
 		if len(e.IDs) > o.MaxLength {
 			if !o.Truncate {
 				return nil, Stats{}, fmt.Errorf("row %d (%.40q) has %d tokens, more than max_length %d; raise it or set truncation = true", i+1, r.Instruction, len(e.IDs), o.MaxLength)
@@ -88,6 +83,16 @@ func Encode(t *tokenizer.Tokenizer, template Template, rows []Row, eos int32, o 
 		s.PaddingShare = 1 - float64(s.Tokens)/float64(all)
 	}
 	return examples, s, nil
+}
+
+// PromptTokens is how many of a row's ids are the prompt's alone: those in which the prompt's own encoding and that of
+// prompt and response agree. A token that reaches from the one into the other belongs to the response.
+func PromptTokens(prompt, whole []int32) int {
+	n := 0
+	for n < min(len(prompt), len(whole)) && prompt[n] == whole[n] {
+		n++
+	}
+	return n
 }
 
 // Piece is a run of tokens of one row that are all trained or all masked.

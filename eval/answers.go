@@ -10,7 +10,7 @@ import (
 func (e *evaluation) answers() error {
 	prompts := make([][]int32, len(e.rows))
 	for n, r := range e.rows {
-		prompts[n] = r.ids[:r.prompt]
+		prompts[n] = r.asked
 	}
 	for i, v := range e.variants {
 		r, done, total := e.results[i], 0, len(prompts)+len(e.asked)

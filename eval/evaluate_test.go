@@ -112,7 +112,7 @@ func TestLikelihoodAndDivergenceAgreeWithBruteForce(t *testing.T) {
 	for n, row := range w.data.HeldOut {
 		prompt := w.data.Template.Render(row)
 		ids := append(w.data.Tokenizer.Encode(prompt+row.Response), eos)
-		from := len(w.data.Tokenizer.Encode(prompt))
+		from := dataset.PromptTokens(w.data.Tokenizer.Encode(prompt), ids)
 		p := map[string][][]float64{}
 		for i, v := range w.variants {
 			p[v.Name] = w.logProbs(t, v, ids)

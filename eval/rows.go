@@ -10,7 +10,8 @@ import (
 type row struct {
 	dataset.Row
 	ids    []int32 // prompt, reference answer, end-of-text
-	prompt int     // tokens of the prompt alone
+	asked  []int32 // the prompt, encoded by itself
+	prompt int     // how many of ids are the prompt's alone
 }
 
 // targets is the number of tokens of the reference answer, end-of-text included.
@@ -32,11 +33,12 @@ func (e *evaluation) encode() error {
 	t := e.data.Tokenizer
 	for i, d := range e.data.HeldOut {
 		prompt := e.data.Template.Render(d)
-		r := row{Row: d, ids: t.Encode(prompt + d.Response), prompt: len(t.Encode(prompt))}
+		r := row{Row: d, ids: t.Encode(prompt + d.Response), asked: t.Encode(prompt)}
+		r.prompt = dataset.PromptTokens(r.asked, r.ids)
 		if e.limits.EOS >= 0 {
 			r.ids = append(r.ids, e.limits.EOS)
 		}
-		if reason := e.unfit(r.prompt, len(r.ids)); reason != "" {
+		if reason := e.unfit(len(r.asked), len(r.ids)); reason != "" {
 			e.warn("held-out row %d is left out: %s", i+1, reason)
 			continue
 		}
@@ -75,7 +77,7 @@ func (e *evaluation) unfit(prompt, all int) string {
 func (e *evaluation) longest() int {
 	n := 1
 	for _, r := range e.rows {
-		n = max(n, r.prompt)
+		n = max(n, len(r.asked))
 	}
 	for _, ids := range e.asked {
 		n = max(n, len(ids))

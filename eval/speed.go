@@ -69,7 +69,7 @@ func (e *evaluation) typicalPrompt() []int32 {
 		byLength := slices.Clone(e.rows)
 		slices.SortStableFunc(byLength, func(a, b row) int { return cmp.Compare(a.prompt, b.prompt) })
 		r := byLength[len(byLength)/2]
-		return r.ids[:r.prompt]
+		return r.asked
 	}
 	if len(e.asked) > 0 {
 		return e.asked[0]
