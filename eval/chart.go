@@ -23,6 +23,7 @@ type chart struct {
 	Curves  []curve
 	X, Y    []tick
 	Rule    *tick // a level to compare the curves with
+	Log     bool  // the vertical axis is logarithmic
 	Left    int   // values that are not drawn, because they are no finite numbers
 }
 
@@ -57,7 +58,7 @@ func (c *chart) draw(all []series, fromZero bool, rule Figure) {
 		return
 	}
 	axis := newAxis(lowest, highest, fromZero)
-	c.Y = axis.ticks()
+	c.Y, c.Log = axis.ticks(), axis.log
 	c.X = stepTicks(steps)
 	for _, s := range all {
 		c.Curves = append(c.Curves, curve{s.class, axis.path(s.values, steps)})

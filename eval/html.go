@@ -204,12 +204,15 @@ func (m Machine) pairs() []pair {
 
 func timeText(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") }
 
+// shortName is a variant's name of a length that columns can have.
+func shortName(text string) string { return clip(visible.Line(text), 60) }
+
 // classes is how many colors the style has.
 const classes = 8
 
 // name is a variant's name for the page; at is its place among the variants, or negative for none.
 func name(text string, at int) nameView {
-	n := nameView{Parts: strings.SplitAfter(clip(visible.Line(text), 60), "_"), Class: "none"}
+	n := nameView{Parts: strings.SplitAfter(shortName(text), "_"), Class: "none"}
 	if at >= 0 {
 		n.Class = fmt.Sprintf("c%d", at%classes)
 	}
@@ -238,7 +241,7 @@ func (r *Results) winnerViews(m metric, row []cell) []winnerView {
 		if f := m.of(&r.Variants[i]); !best.Known() || float64(m.better)*float64(f-best) > 0 {
 			best, w.Value = f, row[i].text
 		}
-		who = append(who, visible.Line(r.Variants[i].Name))
+		who = append(who, shortName(r.Variants[i].Name))
 	}
 	if len(who) == 0 {
 		return nil

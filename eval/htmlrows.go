@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	sampledRows    = 10   // held-out rows that the page shows in full
+	sampledRows    = 10   // held-out rows that the reports show in full
 	drawnRows      = 2000 // rows of which it draws the outcome, at most
 	mostCategories = 12   // rows of the table by category, at most
 	partlyRight    = 0.5  // ROUGE-L from which an answer counts as partly right in the drawing
@@ -59,10 +59,20 @@ func (r *Results) heldOutView() *heldOutView {
 	}
 	v.drawStrips(r)
 	v.Categories = r.categoryRows()
-	for n := range min(sampledRows, len(rows)) {
-		v.Sample = append(v.Sample, r.exampleView(rows[n*len(rows)/min(sampledRows, len(rows))]))
+	for _, e := range r.sample() {
+		v.Sample = append(v.Sample, r.exampleView(e))
 	}
 	return v
+}
+
+// sample is evenly spaced ones of the held-out rows.
+func (r *Results) sample() []Example {
+	all := r.HeldOut.Examples
+	some := make([]Example, min(sampledRows, len(all)))
+	for i := range some {
+		some[i] = all[i*len(all)/len(some)]
+	}
+	return some
 }
 
 // drawStrips draws the outcomes by category. Where the rows are too many, evenly chosen ones stand for all.

@@ -145,7 +145,7 @@ func settingRows(runs []Run) []rowView {
 				text = unknown
 			}
 			differ = differ || text != texts[0][key]
-			row.Cells = append(row.Cells, cellView{Text: clip(visible.Text(text), 300)})
+			row.Cells = append(row.Cells, cellView{Text: clip(visible.Text(text), 150)})
 		}
 		if differ {
 			rows = append(rows, row)

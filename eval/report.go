@@ -33,11 +33,16 @@ func (r *Results) MarkdownTable() string {
 	return out.String()
 }
 
-// Report is the whole evaluation as Markdown: the table, the training, the answers to the test prompts side by side, the
-// settings and the machine.
-func (r *Results) Report() string {
+// Report is the run as Markdown: the table, the training, the answers side by side, a sample of the held-out rows, the
+// settings, the artefacts' digests and the machine.
+func (run Run) Report() string {
+	r := run.Results
 	var out strings.Builder
-	fmt.Fprintf(&out, "# Four variants of one model\n\n%s\n", r.MarkdownTable())
+	fmt.Fprint(&out, "# Four variants of one model\n\n")
+	if !run.Started.IsZero() {
+		fmt.Fprintf(&out, "Evaluated %s in run %s.\n\n", timeText(run.Started), markdown(run.ID))
+	}
+	fmt.Fprintln(&out, r.MarkdownTable())
 	for _, note := range r.notes(nil) {
 		fmt.Fprintf(&out, "- %s\n", markdown(note))
 	}
@@ -46,19 +51,21 @@ func (r *Results) Report() string {
 	}
 	r.Training.report(&out)
 	r.reportAnswers(&out)
+	r.reportRows(&out)
 	if len(r.Settings) > 0 {
 		fmt.Fprint(&out, "\n## Settings\n\n| setting | value |\n|---|---|\n")
 		for _, key := range slices.Sorted(maps.Keys(r.Settings)) {
 			fmt.Fprintf(&out, "| %s | %s |\n", markdown(key), markdown(settingText(r.Settings[key])))
 		}
 	}
+	run.reportArtefacts(&out)
 	m := r.Machine
 	fmt.Fprintf(&out, "\n## Machine\n\n%s, %d threads, device %s, %s/%s, %s\n", markdown(m.Processor), m.Threads, markdown(m.Device), markdown(m.OS), markdown(m.Arch), markdown(m.Go))
 	return out.String()
 }
 
-// WriteReport writes the report. The file is replaced as a whole or not at all.
-func (r *Results) WriteReport(path string) error { return writeFile(path, []byte(r.Report())) }
+// WriteReport writes Report's text. The file is replaced as a whole or not at all.
+func (run Run) WriteReport(path string) error { return writeFile(path, []byte(run.Report())) }
 
 // settingText is a setting's value: a text as it is, all else as JSON.
 func settingText(value any) string {
@@ -170,6 +177,58 @@ func (r *Results) reportAnswers(out *strings.Builder) {
 			fmt.Fprintf(out, " %s |", text)
 		}
 		fmt.Fprintln(out)
+	}
+}
+
+// reportRows writes the exact matches by category and a sample of the held-out rows.
+func (r *Results) reportRows(out *strings.Builder) {
+	if len(r.HeldOut.Examples) == 0 {
+		return
+	}
+	fmt.Fprint(out, "\n## Held-out rows\n")
+	if categories := r.categoryRows(); len(categories) > 0 {
+		fmt.Fprint(out, "\n| exact match | rows |")
+		for _, v := range r.Variants {
+			fmt.Fprintf(out, " %s |", markdown(v.Name))
+		}
+		fmt.Fprintf(out, "\n|---|%s\n", strings.Repeat("---:|", 1+len(r.Variants)))
+		for _, row := range categories {
+			fmt.Fprintf(out, "| %s |", markdown(row.Label))
+			for _, c := range row.Cells {
+				if c.Best {
+					c.Text = "**" + c.Text + "**"
+				}
+				fmt.Fprintf(out, " %s |", c.Text)
+			}
+			fmt.Fprintln(out)
+		}
+	}
+	for _, e := range r.sample() {
+		fmt.Fprintf(out, "\n**%s**\n\n", markdown(e.Instruction))
+		if e.Context != "" {
+			fmt.Fprintf(out, "> %s\n\n", markdown(strings.TrimSpace(e.Context)))
+		}
+		fmt.Fprintf(out, "|  |  | %s |\n|---|---|---|\n", markdown(strings.TrimSpace(e.Reference)))
+		for _, a := range e.Variants {
+			mark := "✗"
+			if a.ExactMatch {
+				mark = "✓"
+			}
+			fmt.Fprintf(out, "| %s | %s | %s |\n", markdown(a.Variant), mark, markdown(strings.TrimSpace(a.Answer)))
+		}
+	}
+}
+
+// reportArtefacts writes what was evaluated, with its digests.
+func (run Run) reportArtefacts(out *strings.Builder) {
+	if len(run.Artefacts) == 0 {
+		return
+	}
+	fmt.Fprint(out, "\n## Artefacts\n\n| artefact | file | size | digest |\n|---|---|---:|---|\n")
+	for _, a := range run.Artefacts {
+		for _, f := range a.Files {
+			fmt.Fprintf(out, "| %s | %s | %s | %s |\n", markdown(a.Name), markdown(f.Name), formatBytes(f.Bytes), markdown(f.Digest))
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // golden compares a text with testdata/NAME; QUARTET_UPDATE=1 writes it instead.
@@ -34,7 +35,10 @@ func TestTableText(t *testing.T) {
 	golden(t, "table40.txt", sample().Table(40, false))
 }
 
-func TestReportText(t *testing.T) { golden(t, "report.md", sample().Report()) }
+func TestReportText(t *testing.T) {
+	run, _ := sampleRun()
+	golden(t, "report.md", run.Report())
+}
 
 func TestTableKeepsItsWidth(t *testing.T) {
 	r := sample()
@@ -89,14 +93,16 @@ func TestHostileTextStaysText(t *testing.T) {
 	r.Settings[evil] = evil
 	r.Warnings = []string{evil}
 	r.Machine.Processor = evil
+	r.HeldOut.Examples = []Example{{Instruction: evil, Context: evil, Reference: evil, Category: evil, Variants: []Response{{Variant: evil, Answer: evil}}}, {}}
+	evilRun := Run{ID: evil, Started: time.Unix(0, 0), Results: r, Artefacts: []Artefact{{Name: evil, Files: []ArtefactFile{{evil, 1, evil}}}}}
 	comparison := Comparison{Prompt: evil, Answers: []Answered{{Variant: evil, Answer: evil + strings.Repeat("x", 300)}, {Variant: "b", Missing: evil}}}
-	for name, text := range map[string]string{"table": r.Table(80, false), "narrow table": r.Table(30, false), "report": r.Report(),
+	for name, text := range map[string]string{"table": r.Table(80, false), "narrow table": r.Table(30, false), "report": evilRun.Report(),
 		"comparison": comparison.Text(100, false), "narrow comparison": comparison.Text(30, false)} {
 		if strings.ContainsAny(text, "\x1b\x07\r\u202e") {
 			t.Errorf("%s holds a control character: %q", name, text)
 		}
 	}
-	if report := r.Report(); strings.Contains(report, "<script>") || strings.Contains(report, "![x](") || strings.Contains(report, "@everyone") {
+	if report := evilRun.Report(); strings.Contains(report, "<script>") || strings.Contains(report, "![x](") || strings.Contains(report, "@everyone") {
 		t.Errorf("the report holds markup of the model's:\n%s", report)
 	}
 }

@@ -52,10 +52,7 @@ func evaluate(ctx context.Context, j *job) error {
 	if err := results.Write(filepath.Join(j.temp, resultsName)); err != nil {
 		return err
 	}
-	if err := results.WriteReport(filepath.Join(j.temp, reportName)); err != nil {
-		return err
-	}
-	return j.writePage(results)
+	return j.writeReports(results)
 }
 
 // Measure evaluates variants of the workspace as they lie there, all of them without names, and writes nothing. The

@@ -58,18 +58,16 @@ func Report(w *Workspace, history bool) (written []string, err error) {
 			return nil, err
 		}
 	}
-	dir := filepath.Dir(w.ResultsFile())
-	written = []string{filepath.Join(dir, reportName), filepath.Join(dir, pageName)}
-	if err := results.WriteReport(written[0]); err != nil {
-		return nil, err
-	}
-	if err := run.WriteHTML(written[1], former); err != nil {
-		return nil, err
-	}
-	if m == nil {
-		return written, nil
+	if written, err = writeReports(filepath.Dir(w.ResultsFile()), run, former); err != nil || m == nil {
+		return written, err
 	}
 	return written, w.rewritten(d, m, written)
+}
+
+// writeReports writes both reports of a run into a folder, and returns their paths.
+func writeReports(dir string, run eval.Run, former []eval.Run) ([]string, error) {
+	text, page := filepath.Join(dir, reportName), filepath.Join(dir, pageName)
+	return []string{text, page}, errors.Join(run.WriteReport(text), run.WriteHTML(page, former))
 }
 
 // made reports whether a file is as a manifest's run wrote it.
@@ -91,8 +89,8 @@ func (w *Workspace) rewritten(d *digester, m *Manifest, paths []string) error {
 	return writeJSON(w.manifestPath(Evaluate), m)
 }
 
-// writePage writes the page of a new evaluation.
-func (j *job) writePage(results *eval.Results) error {
+// writeReports writes the reports of a new evaluation.
+func (j *job) writeReports(results *eval.Results) error {
 	m := Manifest{Run: j.run, Inputs: map[string]Tree{}}
 	for name, in := range j.inputs {
 		m.Inputs[name] = in.tree
@@ -108,7 +106,8 @@ func (j *job) writePage(results *eval.Results) error {
 	if err != nil {
 		return err
 	}
-	return run.WriteHTML(filepath.Join(j.temp, pageName), nil)
+	_, err = writeReports(j.temp, run, nil)
+	return err
 }
 
 // evaluated is an evaluation with what its manifest, and those of the stages before it, tell of it.

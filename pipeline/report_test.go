@@ -20,10 +20,7 @@ func reportingWorkspace(t *testing.T) *Workspace {
 			return err
 		}
 		r := &eval.Results{Settings: settings, Variants: []eval.VariantResult{{Name: eval.Base, DiskBytes: 1000}}}
-		if err := errors.Join(r.Write(filepath.Join(j.temp, resultsName)), r.WriteReport(filepath.Join(j.temp, reportName))); err != nil {
-			return err
-		}
-		return j.writePage(r)
+		return errors.Join(r.Write(filepath.Join(j.temp, resultsName)), j.writeReports(r))
 	}
 	return w
 }
