@@ -167,4 +167,13 @@ func pack32ColumnsF16(k int, dst *float32, src *uint16, stride uintptr)
 func pack32ColumnsBF16(k int, dst *float32, src *uint16, stride uintptr)
 
 //go:noescape
+func wideScores(n int, d int, out *float32, q *float32, rows *float32, stride uintptr, scale float32)
+
+//go:noescape
+func wideWeigh(n int, d int, out *float32, p *float32, rows *float32, stride uintptr, scale float32)
+
+//go:noescape
+func wideOuter(n int, d int, rows *float32, stride uintptr, p *float32, x *float32)
+
+//go:noescape
 func wideFMALoop(n int)

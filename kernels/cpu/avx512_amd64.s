@@ -7759,6 +7759,338 @@ loop_end:
 	VZEROUPPER
 	RET
 
+// func wideScores(n int, d int, out *float32, q *float32, rows *float32, stride uintptr, scale float32)
+// Requires: AVX, AVX512F, AVX512VL, BMI2
+TEXT ·wideScores(SB), NOSPLIT, $0-52
+	MOVQ         n+0(FP), AX
+	MOVQ         d+8(FP), CX
+	MOVQ         out+16(FP), DX
+	MOVQ         rows+32(FP), BX
+	MOVQ         stride+40(FP), SI
+	VBROADCASTSS scale+48(FP), Z0
+	MOVQ         CX, DI
+	SHRQ         $0x04, DI
+	ANDQ         $0x0f, CX
+	MOVQ         $0x0000ffff, R8
+	BZHIQ        CX, R8, R8
+	KMOVW        R8, K1
+	MOVQ         AX, R8
+	SHRQ         $0x02, R8
+	TESTQ        R8, R8
+	JZ           fours_end
+
+fours:
+	MOVQ   q+24(FP), R9
+	VPXORD Z1, Z1, Z1
+	MOVQ   BX, R10
+	ADDQ   SI, BX
+	VPXORD Z2, Z2, Z2
+	MOVQ   BX, R11
+	ADDQ   SI, BX
+	VPXORD Z3, Z3, Z3
+	MOVQ   BX, R12
+	ADDQ   SI, BX
+	VPXORD Z4, Z4, Z4
+	MOVQ   BX, R13
+	ADDQ   SI, BX
+	MOVQ   DI, R14
+	TESTQ  R14, R14
+	JZ     fours_d_end
+
+fours_d:
+	VMOVUPS     (R9), Z5
+	VFMADD231PS (R10), Z5, Z1
+	ADDQ        $0x40, R10
+	VFMADD231PS (R11), Z5, Z2
+	ADDQ        $0x40, R11
+	VFMADD231PS (R12), Z5, Z3
+	ADDQ        $0x40, R12
+	VFMADD231PS (R13), Z5, Z4
+	ADDQ        $0x40, R13
+	ADDQ        $0x40, R9
+	DECQ        R14
+	JNZ         fours_d
+
+fours_d_end:
+	TESTQ       CX, CX
+	JZ          fours_whole
+	VMOVUPS.Z   (R9), K1, Z5
+	VMOVUPS.Z   (R10), K1, Z7
+	VFMADD231PS Z7, Z5, Z1
+	VMOVUPS.Z   (R11), K1, Z7
+	VFMADD231PS Z7, Z5, Z2
+	VMOVUPS.Z   (R12), K1, Z7
+	VFMADD231PS Z7, Z5, Z3
+	VMOVUPS.Z   (R13), K1, Z7
+	VFMADD231PS Z7, Z5, Z4
+
+fours_whole:
+	VEXTRACTF64X4 $0x01, Z1, Y5
+	VADDPS        Y1, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X7
+	VADDPS        X5, X7, X7
+	VPERMILPS     $0x4e, X7, X5
+	VADDPS        X5, X7, X7
+	VPERMILPS     $0xb1, X7, X5
+	VADDPS        X5, X7, X7
+	VMULSS        X0, X7, X7
+	VMOVSS        X7, (DX)
+	VEXTRACTF64X4 $0x01, Z2, Y5
+	VADDPS        Y2, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X7
+	VADDPS        X5, X7, X7
+	VPERMILPS     $0x4e, X7, X5
+	VADDPS        X5, X7, X7
+	VPERMILPS     $0xb1, X7, X5
+	VADDPS        X5, X7, X7
+	VMULSS        X0, X7, X7
+	VMOVSS        X7, 4(DX)
+	VEXTRACTF64X4 $0x01, Z3, Y5
+	VADDPS        Y3, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X7
+	VADDPS        X5, X7, X7
+	VPERMILPS     $0x4e, X7, X5
+	VADDPS        X5, X7, X7
+	VPERMILPS     $0xb1, X7, X5
+	VADDPS        X5, X7, X7
+	VMULSS        X0, X7, X7
+	VMOVSS        X7, 8(DX)
+	VEXTRACTF64X4 $0x01, Z4, Y5
+	VADDPS        Y4, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X7
+	VADDPS        X5, X7, X7
+	VPERMILPS     $0x4e, X7, X5
+	VADDPS        X5, X7, X7
+	VPERMILPS     $0xb1, X7, X5
+	VADDPS        X5, X7, X7
+	VMULSS        X0, X7, X7
+	VMOVSS        X7, 12(DX)
+	ADDQ          $0x10, DX
+	DECQ          R8
+	JNZ           fours
+
+fours_end:
+	ANDQ  $0x03, AX
+	TESTQ AX, AX
+	JZ    ones_end
+
+ones:
+	MOVQ   q+24(FP), R8
+	VPXORD Z6, Z6, Z6
+	MOVQ   BX, R9
+	ADDQ   SI, BX
+	MOVQ   DI, R10
+	TESTQ  R10, R10
+	JZ     ones_d_end
+
+ones_d:
+	VMOVUPS     (R8), Z1
+	VFMADD231PS (R9), Z1, Z6
+	ADDQ        $0x40, R9
+	ADDQ        $0x40, R8
+	DECQ        R10
+	JNZ         ones_d
+
+ones_d_end:
+	TESTQ       CX, CX
+	JZ          ones_whole
+	VMOVUPS.Z   (R8), K1, Z1
+	VMOVUPS.Z   (R9), K1, Z2
+	VFMADD231PS Z2, Z1, Z6
+
+ones_whole:
+	VEXTRACTF64X4 $0x01, Z6, Y1
+	VADDPS        Y6, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X2
+	VADDPS        X1, X2, X2
+	VPERMILPS     $0x4e, X2, X1
+	VADDPS        X1, X2, X2
+	VPERMILPS     $0xb1, X2, X1
+	VADDPS        X1, X2, X2
+	VMULSS        X0, X2, X2
+	VMOVSS        X2, (DX)
+	ADDQ          $0x04, DX
+	DECQ          AX
+	JNZ           ones
+
+ones_end:
+	VZEROUPPER
+	RET
+
+// func wideWeigh(n int, d int, out *float32, p *float32, rows *float32, stride uintptr, scale float32)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·wideWeigh(SB), NOSPLIT, $0-52
+	MOVQ         n+0(FP), AX
+	MOVQ         d+8(FP), CX
+	MOVQ         out+16(FP), DX
+	MOVQ         rows+32(FP), BX
+	MOVQ         stride+40(FP), SI
+	VBROADCASTSS scale+48(FP), Z0
+	MOVQ         CX, DI
+	SHRQ         $0x04, DI
+	ANDQ         $0x0f, CX
+	MOVQ         $0x0000ffff, R8
+	BZHIQ        CX, R8, R8
+	KMOVW        R8, K1
+	XORQ         R8, R8
+
+count:
+	CMPQ DI, $0x05
+	JLT  counted
+	SUBQ $0x05, DI
+	INCQ R8
+	JMP  count
+
+counted:
+	TESTQ R8, R8
+	JZ    fives_end
+
+fives:
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	MOVQ   p+24(FP), R9
+	MOVQ   BX, R10
+	MOVQ   AX, R11
+	TESTQ  R11, R11
+	JZ     fives_n_end
+
+fives_n:
+	VBROADCASTSS (R9), Z6
+	VFMADD231PS  (R10), Z6, Z1
+	VFMADD231PS  64(R10), Z6, Z2
+	VFMADD231PS  128(R10), Z6, Z3
+	VFMADD231PS  192(R10), Z6, Z4
+	VFMADD231PS  256(R10), Z6, Z5
+	ADDQ         $0x04, R9
+	ADDQ         SI, R10
+	DECQ         R11
+	JNZ          fives_n
+
+fives_n_end:
+	VMULPS  Z0, Z1, Z1
+	VMULPS  Z0, Z2, Z2
+	VMULPS  Z0, Z3, Z3
+	VMULPS  Z0, Z4, Z4
+	VMULPS  Z0, Z5, Z5
+	VMOVUPS Z1, (DX)
+	VMOVUPS Z2, 64(DX)
+	VMOVUPS Z3, 128(DX)
+	VMOVUPS Z4, 192(DX)
+	VMOVUPS Z5, 256(DX)
+	ADDQ    $0x00000140, BX
+	ADDQ    $0x00000140, DX
+	DECQ    R8
+	JNZ     fives
+
+fives_end:
+	TESTQ DI, DI
+	JZ    ones_end
+
+ones:
+	VPXORD Z7, Z7, Z7
+	MOVQ   p+24(FP), R8
+	MOVQ   BX, R9
+	MOVQ   AX, R10
+	TESTQ  R10, R10
+	JZ     ones_n_end
+
+ones_n:
+	VBROADCASTSS (R8), Z1
+	VFMADD231PS  (R9), Z1, Z7
+	ADDQ         $0x04, R8
+	ADDQ         SI, R9
+	DECQ         R10
+	JNZ          ones_n
+
+ones_n_end:
+	VMULPS  Z0, Z7, Z7
+	VMOVUPS Z7, (DX)
+	ADDQ    $0x00000040, BX
+	ADDQ    $0x00000040, DX
+	DECQ    DI
+	JNZ     ones
+
+ones_end:
+	TESTQ  CX, CX
+	JZ     whole
+	VPXORD Z8, Z8, Z8
+	MOVQ   p+24(FP), CX
+	MOVQ   AX, AX
+	TESTQ  AX, AX
+	JZ     tail_end
+
+tail:
+	VBROADCASTSS (CX), Z1
+	VMOVUPS.Z    (BX), K1, Z2
+	VFMADD231PS  Z2, Z1, Z8
+	ADDQ         $0x04, CX
+	ADDQ         SI, BX
+	DECQ         AX
+	JNZ          tail
+
+tail_end:
+	VMULPS  Z0, Z8, Z8
+	VMOVUPS Z8, K1, (DX)
+
+whole:
+	VZEROUPPER
+	RET
+
+// func wideOuter(n int, d int, rows *float32, stride uintptr, p *float32, x *float32)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·wideOuter(SB), NOSPLIT, $0-48
+	MOVQ  n+0(FP), AX
+	MOVQ  d+8(FP), CX
+	MOVQ  rows+16(FP), DX
+	MOVQ  stride+24(FP), BX
+	MOVQ  p+32(FP), SI
+	MOVQ  CX, DI
+	SHRQ  $0x04, DI
+	ANDQ  $0x0f, CX
+	MOVQ  $0x0000ffff, R8
+	BZHIQ CX, R8, R8
+	KMOVW R8, K1
+	TESTQ AX, AX
+	JZ    rows_end
+
+rows:
+	VBROADCASTSS (SI), Z0
+	MOVQ         x+40(FP), R8
+	MOVQ         DX, R9
+	MOVQ         DI, R10
+	TESTQ        R10, R10
+	JZ           d_end
+
+d:
+	VMOVUPS     (R9), Z1
+	VFMADD231PS (R8), Z0, Z1
+	VMOVUPS     Z1, (R9)
+	ADDQ        $0x40, R8
+	ADDQ        $0x40, R9
+	DECQ        R10
+	JNZ         d
+
+d_end:
+	TESTQ       CX, CX
+	JZ          whole
+	VMOVUPS.Z   (R9), K1, Z1
+	VMOVUPS.Z   (R8), K1, Z2
+	VFMADD231PS Z2, Z0, Z1
+	VMOVUPS     Z1, K1, (R9)
+
+whole:
+	ADDQ $0x04, SI
+	ADDQ BX, DX
+	DECQ AX
+	JNZ  rows
+
+rows_end:
+	VZEROUPPER
+	RET
+
 // func wideFMALoop(n int)
 // Requires: AVX, AVX512F
 TEXT ·wideFMALoop(SB), NOSPLIT, $0-8

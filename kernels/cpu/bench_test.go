@@ -192,18 +192,20 @@ func BenchmarkAttention(b *testing.B) {
 	for t := range T {
 		spans.I32s()[2*t+1] = int32(t + 1)
 	}
-	b.Run("forward", func(b *testing.B) {
-		for b.Loop() {
-			cpu.Attention(x[0], lse, x[1], x[2], x[3], spans, h)
-		}
-		rates(b, 2*T*T*2560, 0)
-	})
-	b.Run("backward", func(b *testing.B) {
-		for b.Loop() {
-			cpu.AttentionBackward(x[4], x[5], x[6], x[0], x[1], x[2], x[3], x[0], lse, spans, h)
-		}
-		rates(b, 5*T*T*2560, 0)
-	})
+	for name, v := range versions() {
+		b.Run("forward/"+name, func(b *testing.B) {
+			for b.Loop() {
+				v.Attention(x[0], lse, x[1], x[2], x[3], spans, h)
+			}
+			rates(b, 2*T*T*2560, 0)
+		})
+		b.Run("backward/"+name, func(b *testing.B) {
+			for b.Loop() {
+				v.AttentionBackward(x[4], x[5], x[6], x[0], x[1], x[2], x[3], x[0], lse, spans, h)
+			}
+			rates(b, 5*T*T*2560, 0)
+		})
+	}
 }
 
 // elements reports the time of one element.

@@ -11,19 +11,28 @@ import (
 // wideLoops are avx512Loops where the processor runs them, else nil.
 func wideLoops() *loops {
 	x := &cpu.X86
-	if x.HasAVX2 && x.HasFMA && x.HasF16C && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL {
+	if x.HasAVX2 && x.HasFMA && x.HasF16C && x.HasBMI2 && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL {
 		return &avx512Loops
 	}
 	return nil
 }
 
-// avx512Loops are avx2Loops but for products.
+// avx512Loops are avx2Loops but for products and attention.
 var avx512Loops = func() loops {
 	l := avx2Loops
 	l.dotRows = [7]int{0, 4, 4, 4, 4, 4, 4}
 	l.tileRows, l.tileColumns = 12, 32
 	l.tile, l.packRows, l.packColumns = avx512Tile, avx512PackRows, avx512PackColumns
 	l.dots, l.dotsNF4 = avx512Dots, avx512DotsNF4
+	l.scores = func(out, q, rows []float32, stride int, scale float32) {
+		wideScores(len(out), len(q), unsafe.SliceData(out), unsafe.SliceData(q), unsafe.SliceData(rows), uintptr(4*stride), scale)
+	}
+	l.weigh = func(out, p, rows []float32, stride int, scale float32) {
+		wideWeigh(len(p), len(out), unsafe.SliceData(out), unsafe.SliceData(p), unsafe.SliceData(rows), uintptr(4*stride), scale)
+	}
+	l.outer = func(rows []float32, stride int, p, x []float32) {
+		wideOuter(len(p), len(x), unsafe.SliceData(rows), uintptr(4*stride), unsafe.SliceData(p), unsafe.SliceData(x))
+	}
 	return l
 }()
 

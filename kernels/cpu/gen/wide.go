@@ -15,6 +15,7 @@ func avx512() {
 	wideNF4()
 	packRows(widePanel)
 	packColumns(widePanel)
+	wideAttention()
 
 	widePeak()
 }
