@@ -71,7 +71,8 @@ type Row struct {
 	BytesPerToken   float64    `json:"bytes_per_token"`
 	FlopsPerToken   float64    `json:"flops_per_token"`
 	WeightsBytes    int64      `json:"weights_bytes"`
-	Roof            Roof       `json:"roof"` // the bandwidth is that of a buffer as large as the weights, up to 1 GiB
+	Got             float64    `json:"processor_share"` // of the time of all threads; well below 1 where other programs took the rest
+	Roof            Roof       `json:"roof"`            // the bandwidth is that of a buffer as large as the weights, up to 1 GiB
 
 }
 

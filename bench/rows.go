@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"syscall"
 	"time"
 
 	"quartet/dataset"
@@ -87,6 +88,7 @@ type measured struct {
 	work        Work
 	seconds     []float64 // of each run
 	bandwidth   float64   // of a buffer as large as the weights; 0 for that of memory
+	got         float64   // the share of its threads' time that the program got
 }
 
 // roofs measures the machine's roofs. They are measured before the rows and after, since another program's work may hide
@@ -128,14 +130,16 @@ func (s *session) measure(folder string) error {
 	for i, k := range kinds {
 		name := k.name(dtype)
 		s.hooks.Progress(name, int64(i), int64(len(kinds)), "rows")
+		started, used := time.Now(), processorTime()
 		work, words, seconds, err := k.measure(s, m, s.report.Machine.roof(own))
+		got := (processorTime() - used).Seconds() / time.Since(started).Seconds() / float64(s.report.Machine.Threads)
 		switch {
 		case s.ctx.Err() != nil:
 			return s.ctx.Err()
 		case err != nil:
 			s.report.LeftOut = append(s.report.LeftOut, LeftOut{name, err.Error()})
 		default:
-			s.measured = append(s.measured, measured{name: name, words: words, kind: i, weights: w.Bytes(), work: work, seconds: seconds})
+			s.measured = append(s.measured, measured{name: name, words: words, kind: i, weights: w.Bytes(), work: work, seconds: seconds, got: got})
 			s.hooks.Note(fmt.Sprintf("%-16s %s tokens/s, %s", name, digits(float64(work.Tokens)/quantile(seconds, 0.5)), words))
 		}
 	}
@@ -144,6 +148,15 @@ func (s *session) measure(folder string) error {
 		s.measured[first+i].bandwidth = own
 	}
 	return nil
+}
+
+// processorTime is what all threads of the program have computed so far.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // row is the row with its floor on a machine.
@@ -155,7 +168,7 @@ func (m measured) row(on Machine) Row {
 	return Row{
 		Name: m.name, Work: m.words, TokensPerSecond: tokens / middle, Floor: tokens / floor, FloorFrom: half, Share: floor / middle,
 		Runs: len(m.seconds), Spread: [2]float64{tokens / quantile(m.seconds, 0.75), tokens / quantile(m.seconds, 0.25)}, Seconds: middle,
-		BytesPerToken: m.work.Bytes / tokens, FlopsPerToken: m.work.Flops / tokens, WeightsBytes: m.weights, Roof: roof,
+		BytesPerToken: m.work.Bytes / tokens, FlopsPerToken: m.work.Flops / tokens, WeightsBytes: m.weights, Roof: roof, Got: m.got,
 	}
 }
 

@@ -20,10 +20,10 @@ func (r *Report) Text() string {
 	fmt.Fprintf(&t, "; the backend's large fp32 product %s GFLOP/s", digits(m.ProductFlops/1e9))
 	fmt.Fprintf(&t, "\n%s, %s M parameters\n\n", r.Model.Name, digits(float64(r.Model.Parameters)/1e6))
 
-	cells := [][]string{{"", "tok/s", "quartiles", "floor", "share", "set by", "runs", "work"}}
+	cells := [][]string{{"", "tok/s", "quartiles", "floor", "share", "set by", "got", "runs", "work"}}
 	for _, row := range r.Rows {
 		cells = append(cells, []string{row.Name, digits(row.TokensPerSecond), digits(row.Spread[0]) + "–" + digits(row.Spread[1]),
-			digits(row.Floor), fmt.Sprintf("%.1f %%", 100*row.Share), row.FloorFrom, strconv.Itoa(row.Runs), row.Work})
+			digits(row.Floor), fmt.Sprintf("%.1f %%", 100*row.Share), row.FloorFrom, fmt.Sprintf("%.0f %%", 100*row.Got), strconv.Itoa(row.Runs), row.Work})
 	}
 	width := make([]int, len(cells[0]))
 	for _, row := range cells {
@@ -52,7 +52,8 @@ func (r *Report) Text() string {
 The floor is the larger of two times, given as tokens a second: that of the weights, keys and values which the work must
 read, at the bandwidth of a buffer as large as the weights (up to 1 GiB), and that of its fp32 products and attention, at the
 rate of %s.
-Roofs are the best of many short bursts: on a machine that does other work at the same time, the shares are too low.
+"got" is how much of its threads' time the program was given. Roofs are the best of many short bursts, so where other programs
+took the rest, the shares are too low.
 `, flops)
 	return t.String()
 }
