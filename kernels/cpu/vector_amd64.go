@@ -11,12 +11,9 @@ import (
 	"quartet/kernels"
 )
 
-// preferAVX512 has New choose 512-bit vectors where the processor has them, rather than only when asked for them.
-const preferAVX512 = false
-
 // bestLoops are the fastest ones that this processor runs.
 func bestLoops() *loops {
-	if wide := wideLoops(); preferAVX512 && wide != nil {
+	if wide := wideLoops(); wide != nil {
 		return wide
 	}
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasF16C {
