@@ -1,7 +1,5 @@
 package tokenizer
 
-import "container/heap"
-
 // pair is two neighbouring tokens.
 type pair struct{ left, right int32 }
 
@@ -10,24 +8,46 @@ type merge struct{ rank, id int32 }
 
 // candidate is a merge that may be possible at a place.
 type candidate struct {
-	rank int32
-	at   int32 // index of the left symbol
-	pair pair  // what stood there when the candidate was found; others have come since if it differs
+	order uint64 // rank and, among equals, place: rank<<32 | index of the left symbol
+	pair  pair   // what stood there when the candidate was found; others have come since if it differs
 }
 
-// candidates is a heap: the lowest rank first, the leftmost of equals.
-type candidates []candidate
+// queue is a binary heap of candidates, the lowest order first.
+type queue []candidate
 
-func (c candidates) Len() int { return len(c) }
-func (c candidates) Less(i, j int) bool {
-	return c[i].rank < c[j].rank || c[i].rank == c[j].rank && c[i].at < c[j].at
+func (q *queue) push(c candidate) {
+	h := append(*q, c)
+	i := len(h) - 1
+	for i > 0 {
+		parent := (i - 1) / 2
+		if h[parent].order <= c.order {
+			break
+		}
+		h[i] = h[parent]
+		i = parent
+	}
+	h[i] = c
+	*q = h
 }
-func (c candidates) Swap(i, j int) { c[i], c[j] = c[j], c[i] }
-func (c *candidates) Push(x any)   { *c = append(*c, x.(candidate)) }
-func (c *candidates) Pop() any {
-	last := (*c)[len(*c)-1]
-	*c = (*c)[:len(*c)-1]
-	return last
+
+func (q *queue) pop() candidate {
+	h := *q
+	first, last := h[0], h[len(h)-1]
+	h = h[:len(h)-1]
+	for i := 0; len(h) > 0; {
+		child := 2*i + 1
+		if child+1 < len(h) && h[child+1].order < h[child].order {
+			child++
+		}
+		if child >= len(h) || last.order <= h[child].order {
+			h[i] = last
+			break
+		}
+		h[i] = h[child]
+		i = child
+	}
+	*q = h
+	return first
 }
 
 // symbol is a token in a doubly linked list; id -1 marks one that was merged into its left neighbour.
@@ -48,7 +68,7 @@ func (t *Tokenizer) encodePiece(ids []int32, piece string) []int32 {
 		n := int32(len(symbols))
 		symbols = append(symbols, symbol{id, n - 1, n + 1})
 	}
-	var queue candidates
+	waiting := make(queue, 0, len(symbols))
 	offer := func(at int32) {
 		next := symbols[at].next
 		if int(next) >= len(symbols) {
@@ -56,16 +76,16 @@ func (t *Tokenizer) encodePiece(ids []int32, piece string) []int32 {
 		}
 		p := pair{symbols[at].id, symbols[next].id}
 		if m, ok := t.merges[p]; ok {
-			queue = append(queue, candidate{m.rank, at, p})
+			waiting.push(candidate{uint64(m.rank)<<32 | uint64(at), p})
 		}
 	}
 	for i := range symbols {
 		offer(int32(i))
 	}
-	heap.Init(&queue)
-	for len(queue) > 0 {
-		c := heap.Pop(&queue).(candidate)
-		s := &symbols[c.at]
+	for len(waiting) > 0 {
+		c := waiting.pop()
+		at := int32(uint32(c.order))
+		s := &symbols[at]
 		if s.id != c.pair.left || int(s.next) >= len(symbols) || symbols[s.next].id != c.pair.right {
 			continue
 		}
@@ -73,15 +93,11 @@ func (t *Tokenizer) encodePiece(ids []int32, piece string) []int32 {
 		s.id, s.next = t.merges[c.pair].id, right.next
 		right.id = -1
 		if int(s.next) < len(symbols) {
-			symbols[s.next].previous = c.at
+			symbols[s.next].previous = at
 		}
-		before := len(queue)
-		offer(c.at)
+		offer(at)
 		if s.previous >= 0 {
 			offer(s.previous)
-		}
-		for i := before; i < len(queue); i++ {
-			heap.Fix(&queue, i)
 		}
 	}
 	from := len(ids)

@@ -3,7 +3,6 @@
 package tokenizer
 
 import (
-	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -14,45 +13,21 @@ type Tokenizer struct {
 	names   map[string]int32 // each token as the vocabulary writes it
 	special map[int32]bool
 	merges  map[pair]merge
-	byteIDs [256]int32       // the token of a single byte, -1 for none
-	added   map[byte][]added // added tokens by their first byte, longest first
+	byteIDs [256]int32 // the token of a single byte, -1 for none
+	first   *matcher   // added tokens that are split from the text before the others
+	second  *matcher   // those to be found in normalized text, which for want of a normalizer is the text between the first
 	length  int
 	cache   pieceCache
-}
-
-// added is a token that is split from the text before anything else.
-type added struct {
-	text string
-	id   int32
 }
 
 // Encode is the ids of a text. Added tokens in it become their ids, special ones too. Bytes for which the vocabulary has
 // no token are left out, which no byte-level vocabulary lacks.
 func (t *Tokenizer) Encode(text string) []int32 {
 	ids := []int32{}
-	plain := 0
-	for at := 0; at < len(text); {
-		found := t.addedAt(text[at:])
-		if found == nil {
-			at++
-			continue
-		}
-		ids = append(t.encodePlain(ids, text[plain:at]), found.id)
-		at += len(found.text)
-		plain = at
-	}
-	return t.encodePlain(ids, text[plain:])
-}
-
-// addedAt is the longest added token that text begins with, nil for none.
-func (t *Tokenizer) addedAt(text string) *added {
-	list := t.added[text[0]]
-	for i := range list {
-		if strings.HasPrefix(text, list[i].text) {
-			return &list[i]
-		}
-	}
-	return nil
+	token := func(id int32) { ids = append(ids, id) }
+	plain := func(text string) { ids = t.encodePlain(ids, text) }
+	t.first.cut(text, func(between string) { t.second.cut(between, plain, token) }, token)
+	return ids
 }
 
 func (t *Tokenizer) encodePlain(ids []int32, text string) []int32 {
@@ -184,24 +159,4 @@ func (s *Stream) Flush() string {
 	out := lossy(s.pending)
 	s.pending = ""
 	return out
-}
-
-// finish fills in what follows from the tokens, and orders the added ones.
-func (t *Tokenizer) finish(addedTokens []added) {
-	for i := range t.byteIDs {
-		t.byteIDs[i] = -1
-		if id, ok := t.names[string(byteRune[i])]; ok {
-			t.byteIDs[i] = id
-		}
-	}
-	t.added = map[byte][]added{}
-	for _, a := range addedTokens {
-		t.added[a.text[0]] = append(t.added[a.text[0]], a)
-	}
-	for _, list := range t.added {
-		slices.SortStableFunc(list, func(a, b added) int { return len(b.text) - len(a.text) })
-	}
-	for id := range t.tokens {
-		t.length = max(t.length, int(id)+1)
-	}
 }

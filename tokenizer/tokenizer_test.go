@@ -2,6 +2,8 @@ package tokenizer
 
 import (
 	"encoding/json"
+	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -129,14 +131,31 @@ func TestWhatWouldEncodeDifferentlyIsRefused(t *testing.T) {
 		{`"add_prefix_space":false`, `"add_prefix_space":true`, `pre_tokenizer add_prefix_space true is not supported`},
 		{`"type":"BPE"`, `"type":"BPE","byte_fallback":true`, `unk_token, byte_fallback and ignore_merges are not supported`},
 		{`["a","b"]`, `["a","c"]`, `merge 0, "a" with "c": not all of these and their union are in the vocabulary`},
-		{`["a","b"]`, `"a b c"`, `not a tokenizer: merge "a b c" is not two tokens`},
+		{`["a","b"]`, `"a b c"`, `not a tokenizer: merge 0 is not two tokens`},
 		{`"b":2`, `"b":1`, `two tokens have id 1`},
 		{`"b":2`, `"b":-2`, `token "b" has id -2, which is not within 0 and 16777215`},
 		{`"b":2`, `"b":2147483647`, `token "b" has id 2147483647, which is not within 0 and 16777215`},
 		{`"id":0,`, `"id":3,`, `added token "<e>" has id 3, but the vocabulary says 0`},
 		{`"special":true`, `"lstrip":true`, `added token "<e>": single_word, lstrip and rstrip are not supported`},
-		{`"decoder":`, `"post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{}},{"Sequence":{}}]},"decoder":`, `post_processor "TemplateProcessing" adds tokens, which is not supported`},
-		{`}}`, `}`, `not a tokenizer: unexpected end of JSON input`},
+		{`"decoder":`, `"post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{}},{"Sequence":{}}]},"decoder":`, `post_processor TemplateProcessing adds tokens, which is not supported`},
+		{`}}`, `}`, `not a tokenizer: the JSON ends too early`},
+		{`"normalizer":null`, `"normalizer":null,,`, `not a tokenizer: invalid character ',' looking for beginning of object key string (byte 77)`},
+		{`]]}}`, `]]}} {}`, `not a tokenizer: there is more behind the JSON value`},
+		{`"a":1`, "\"\xff\":1", `not a tokenizer: it is not valid UTF-8`},
+		{`"a":1`, `"a":"1"`, `not a tokenizer: vocab: the id of token "a" is no whole number`},
+		{`"a":1`, `"a":null`, `not a tokenizer: vocab: the id of token "a" is no whole number`},
+		{`"a":1`, `"a":99999999999999999999`, `token "a" has id 9223372036854775807, which is not within 0 and 16777215`},
+		{`"b":2`, `"a":2`, `token "a" is in the vocabulary twice`},
+		{`"BPE"`, `7`, `not a tokenizer: model.type cannot be a JSON number`},
+		{`"type":"BPE"`, `"type":"BPE","fold":true`, `not a tokenizer: unknown field "fold"`},
+		{`"normalizer":null`, `"normalizer":null,"version":"2.0"`, `version "2.0" is not supported, only 1.0`},
+		{`"normalizer":null`, `"normalizer":null,"truncation":{"max_length":3}`, `truncation and padding are not supported; set both to null, the length is cut by max_length`},
+		{`{"type":"ByteLevel","add_prefix_space":false}`, `{"type":"Sequence","pretokenizers":[]}`, `pre_tokenizer "Sequence" is not supported, only ByteLevel`},
+		{`"add_prefix_space":false`, `"use_regex":false`, `pre_tokenizer use_regex false is not supported`},
+		{`"add_prefix_space":false`, `"behavior":1`, `pre_tokenizer: unknown field "behavior"`},
+		{`"decoder":{"type":"ByteLevel"},`, ``, `decoder "null" is not supported, only ByteLevel`},
+		{`"decoder":`, `"post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"Sequence"}}]},"decoder":`, `post_processor TemplateProcessing adds tokens, which is not supported`},
+		{`"decoder":`, `"post_processor":{"type":"RobertaProcessing"},"decoder":`, `post_processor "RobertaProcessing" is not supported, only ByteLevel and a TemplateProcessing that adds nothing`},
 	} {
 		_, err := Parse([]byte(strings.Replace(tiny, c.old, c.new, 1)))
 		if err == nil || err.Error() != c.want {
@@ -145,28 +164,122 @@ func TestWhatWouldEncodeDifferentlyIsRefused(t *testing.T) {
 	}
 }
 
-// TestSlowFiles builds the same tokenizer from vocab.json, merges.txt and tokenizer_config.json.
-func TestSlowFiles(t *testing.T) {
-	dir := t.TempDir()
-	for name, text := range map[string]string{
-		"vocab.json":            `{"<e>":0,"a":1,"b":2,"ab":3}`,
-		"merges.txt":            "#version: 0.2\na b\n",
-		"tokenizer_config.json": `{"added_tokens_decoder":{"0":{"content":"<e>","special":true},"4":{"content":"aa"}}}`,
-		"added_tokens.json":     `{"aa":4,"bbb":5}`,
+// TestHonoured: what is unusual and yet encodes as the tokenizers library does. The ids are that library's.
+func TestHonoured(t *testing.T) {
+	for _, c := range []struct {
+		old, new, text string
+		ids            []int32
+		decoded        string
+	}{
+		{`"decoder":`, `"post_processor":{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A","type_id":0}}],"pair":[],"special_tokens":{}},"decoder":`, "ab<e>", []int32{3, 0}, "ab<e>"},
+		{`[["a","b"]]`, `["a b", "b a", "a b"]`, "aba", []int32{1, 4}, "aba"}, // of two equal merges the later counts
+		{`"special":true}`, `"special":true},{"id":3,"content":"ab","normalized":true},{"id":5,"content":"b<","normalized":false}`, "ab<e>ab", []int32{1, 5, 3}, "ab<ab"},
+		{`"special":true}`, `"special":true},{"id":5,"content":"é"}`, "aé", []int32{1, 5}, "a\ufffd"}, // decoded as the vocabulary's spelling of a byte
+		{`"special":true}`, `"special":true},{"id":5,"content":"漢"}`, "a漢c", []int32{1, 5}, "a漢"},     // no token for the byte c
 	} {
+		text := strings.Replace(strings.Replace(tiny, `"ab":3`, `"ab":3,"ba":4`, 1), c.old, c.new, 1)
+		tok, err := Parse([]byte(text))
+		if err != nil {
+			t.Errorf("with %s: %v", c.new, err)
+			continue
+		}
+		if ids := tok.Encode(c.text); !slices.Equal(ids, c.ids) {
+			t.Errorf("with %s: %q encodes to %v, not %v", c.new, c.text, ids, c.ids)
+		}
+		if got := tok.Decode(c.ids, false); got != c.decoded {
+			t.Errorf("with %s: %v decodes to %q, not %q", c.new, c.ids, got, c.decoded)
+		}
+	}
+}
+
+// slow are the files from before tokenizer.json of the tokenizer in tiny, with two more added tokens.
+var slow = map[string]string{
+	"vocab.json":              `{"<e>":0,"a":1,"b":2,"ab":3}`,
+	"merges.txt":              "#version: 0.2\r\na b\r\n\n",
+	"tokenizer_config.json":   `{"tokenizer_class":"CodeGenTokenizer","added_tokens_decoder":{"0":{"content":"<e>","special":true},"4":{"content":"aa"}}}`,
+	"added_tokens.json":       `{"aa":4,"bbb":5}`,
+	"special_tokens_map.json": `{"eos_token":"<e>","pad_token":{"content":"bbb","lstrip":false},"unk_token":null}`,
+}
+
+// loadSlow loads a folder of the files in slow, with some changed; "" leaves a file out.
+func loadSlow(t *testing.T, change map[string]string) (*Tokenizer, error) {
+	t.Helper()
+	dir := t.TempDir()
+	files := maps.Clone(slow)
+	maps.Copy(files, change)
+	for name, text := range files {
+		if text == "" {
+			continue
+		}
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o666); err != nil {
 			t.Fatal(err)
 		}
 	}
 	tok, err := Load(dir)
 	if err != nil {
+		err = errors.New(strings.ReplaceAll(err.Error(), dir, "DIR"))
+	}
+	return tok, err
+}
+
+func TestSlowFiles(t *testing.T) {
+	for _, c := range []struct {
+		change  map[string]string
+		ids     []int32
+		skipped string
+	}{
+		{nil, []int32{3, 0, 2, 4, 5, 2}, "abbaab"},
+		{map[string]string{"special_tokens_map.json": ""}, []int32{3, 0, 2, 4, 5, 2}, "abbaabbbb"},
+		{map[string]string{"special_tokens_map.json": `{"additional_special_tokens":["b"]}`}, []int32{1, 2, 0, 2, 4, 2, 2, 2, 2}, "aaa"},
+		{map[string]string{"tokenizer_config.json": "", "added_tokens.json": "", "special_tokens_map.json": ""}, []int32{3, 2, 1, 3, 2, 2, 2}, "abbaabbbb"},
+	} {
+		tok, err := loadSlow(t, c.change)
+		if err != nil {
+			t.Errorf("%v: %v", c.change, err)
+			continue
+		}
+		ids := tok.Encode("ab<e>baabbbb")
+		if got := tok.Decode(ids, true); !slices.Equal(ids, c.ids) || got != c.skipped {
+			t.Errorf("%v: encodes to %v, %q without special tokens; want %v, %q", c.change, ids, got, c.ids, c.skipped)
+		}
+	}
+}
+
+func TestEndOfTextIsSpecialByDefault(t *testing.T) {
+	tok, err := loadSlow(t, map[string]string{"vocab.json": `{"a":1,"b":2,"ab":3,"<|endoftext|>":4}`, "tokenizer_config.json": "", "added_tokens.json": "", "special_tokens_map.json": ""})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := tok.Encode("ab<e>baabbbb"), []int32{3, 0, 2, 4, 5, 2}; !slices.Equal(got, want) {
-		t.Errorf("encodes to %v, not %v", got, want)
+	if ids := tok.Encode("a<|endoftext|>b"); !slices.Equal(ids, []int32{1, 4, 2}) || !tok.IsSpecial(4) {
+		t.Errorf("encodes to %v", ids)
 	}
-	if _, err := Load(t.TempDir()); err == nil || !strings.Contains(err.Error(), "there is neither tokenizer.json nor vocab.json") {
-		t.Errorf("an empty folder: %v", err)
+}
+
+func TestSlowFilesRefused(t *testing.T) {
+	for _, c := range []struct{ name, text, want string }{
+		{"merges.txt", "", `read the tokenizer of DIR: vocab.json needs merges.txt beside it`},
+		{"vocab.json", "", `read the tokenizer of DIR: there is neither tokenizer.json nor vocab.json with merges.txt; copy them from the base model`},
+		{"vocab.json", "{", `read the tokenizer of DIR: vocab.json: unexpected end of JSON input (byte 1)`},
+		{"vocab.json", "[1]", `read the tokenizer of DIR: vocab.json: vocab is not an object of tokens and ids`},
+		{"vocab.json", "\xff", `read DIR/vocab.json: it is not valid UTF-8`},
+		{"merges.txt", "a b\na b ab\n", `read the tokenizer of DIR: merges.txt:2: "a b ab" is not two tokens`},
+		{"merges.txt", "b a\n", `read the tokenizer of DIR: merge 0, "b" with "a": not all of these and their union are in the vocabulary`},
+		{"added_tokens.json", `{"bbb":5,"cc":-4}`, `read the tokenizer of DIR: added token "cc" has id -4, which is not within 0 and 16777215`},
+		{"added_tokens.json", `{"bbb":5,"cc":3}`, `read the tokenizer of DIR: two tokens have id 3`},
+		{"special_tokens_map.json", `{"eos_token":"<s>"}`, `read the tokenizer of DIR: special token "<s>" has no id in vocab.json, added_tokens.json or tokenizer_config.json`},
+		{"special_tokens_map.json", `{"eos_token":{"content":"ab","rstrip":true}}`, `read the tokenizer of DIR: added token "ab": single_word, lstrip and rstrip are not supported`},
+		{"special_tokens_map.json", `{"eos_token":7}`, `read the tokenizer of DIR: special_tokens_map.json: eos_token cannot be a JSON number`},
+		{"tokenizer_config.json", `{"tokenizer_class":"Qwen2Tokenizer"}`, `read the tokenizer of DIR: tokenizer_config.json: vocab.json and merges.txt of a "Qwen2Tokenizer" are not supported, only of GPT2Tokenizer, GPT2TokenizerFast, CodeGenTokenizer, CodeGenTokenizerFast; save its tokenizer.json`},
+		{"tokenizer_config.json", `{"added_tokens_decoder":{"x":{"content":"aa"}}}`, `read the tokenizer of DIR: tokenizer_config.json: token id "x" is no number`},
+		{"tokenizer_config.json", `{"added_tokens_decoder":{"4":{"content":"aa"},"6":{"content":"aa"}}}`, `read the tokenizer of DIR: tokenizer_config.json: token "aa" has the ids 4 and 6`},
+		{"tokenizer_config.json", `{"add_bos_token":true}`, `read DIR/tokenizer_config.json: add_prefix_space, add_bos_token and add_eos_token are not supported`},
+	} {
+		if _, err := loadSlow(t, map[string]string{c.name: c.text}); err == nil || err.Error() != c.want {
+			t.Errorf("%s %s: %v, want %s", c.name, c.text, err, c.want)
+		}
+	}
+	if _, err := loadSlow(t, map[string]string{"tokenizer.json": tiny, "tokenizer_config.json": `{"add_prefix_space":true}`}); err == nil {
+		t.Error("add_prefix_space beside tokenizer.json is ignored")
 	}
 }
 
@@ -214,8 +327,11 @@ func FuzzStream(f *testing.F) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(tiny))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if tok, err := Parse(data); err == nil {
+		tok, err := Parse(data)
+		if err == nil {
 			tok.Decode(tok.Encode("ab<e> x"), true)
+		} else if strings.ContainsAny(err.Error(), "\n\x1b") || len(err.Error()) > 400+len(data) {
+			t.Errorf("the error is not one plain line: %q", err)
 		}
 	})
 }
@@ -223,6 +339,16 @@ func FuzzParse(f *testing.F) {
 func BenchmarkEncode(b *testing.B) {
 	tok := load(b)
 	text := strings.Repeat("The quick brown fox jumps over the lazy dog; it costs 12.50 euros, doesn't it?\n", 100)
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		tok.Encode(text)
+	}
+}
+
+// BenchmarkLongPiece is one word of 100 kB, whose merges all have the same few ranks.
+func BenchmarkLongPiece(b *testing.B) {
+	tok := load(b)
+	text := strings.Repeat("x", 100_000)
 	b.SetBytes(int64(len(text)))
 	for b.Loop() {
 		tok.Encode(text)
