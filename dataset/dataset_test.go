@@ -31,7 +31,7 @@ func TestRender(t *testing.T) {
 }
 
 func TestReadRows(t *testing.T) {
-	rows, err := readRows("x", strings.NewReader("\ufeff{\"instruction\":\"a\",\"response\":\"b\",\"more\":1}\n\n{\"instruction\":\"c\",\"context\":\"d\",\"response\":\"e\",\"category\":\"f\"}"))
+	rows, err := readRows("x", strings.NewReader("\ufeff{\"instruction\":\"a\",\"response\":\"b\",\"Response\":\"other\",\"CATEGORY\":[1]}\n\n{\"instruction\":\"c\",\"context\":\"d\",\"response\":\"e\",\"category\":\"f\"}"))
 	if want := []Row{{"a", "", "b", ""}, {"c", "d", "e", "f"}}; err != nil || !reflect.DeepEqual(rows, want) {
 		t.Errorf("read %+v, %v", rows, err)
 	}

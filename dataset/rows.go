@@ -71,26 +71,28 @@ func parseRow(line []byte) (Row, error) {
 	if !utf8.Valid(line) {
 		return Row{}, errors.New("the line is not valid UTF-8")
 	}
-	var f struct {
-		Instruction, Context, Response, Category *string
-	}
-	if err := json.Unmarshal(line, &f); err != nil {
+	// A struct would take keys of any case, and so let a "Response" of another meaning stand in for the response.
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(line, &fields); err != nil {
 		var wrong *json.UnmarshalTypeError
-		if errors.As(err, &wrong) && wrong.Field != "" {
-			return Row{}, fmt.Errorf("%s is a JSON %.20s, not a string", strings.ToLower(wrong.Field), wrong.Value)
-		}
-		if wrong != nil {
+		if errors.As(err, &wrong) {
 			return Row{}, fmt.Errorf("the line is a JSON %.20s, not an object", wrong.Value)
 		}
 		return Row{}, fmt.Errorf("the line is not a JSON object: %w", err)
 	}
-	text := func(s *string) string {
-		if s == nil {
-			return ""
+	var row Row
+	for _, f := range []struct {
+		name string
+		text *string
+	}{{"instruction", &row.Instruction}, {"context", &row.Context}, {"response", &row.Response}, {"category", &row.Category}} {
+		if fields[f.name] == nil {
+			continue
 		}
-		return *s
+		var wrong *json.UnmarshalTypeError
+		if err := json.Unmarshal(fields[f.name], f.text); errors.As(err, &wrong) {
+			return Row{}, fmt.Errorf("%s is a JSON %.20s, not a string", f.name, wrong.Value)
+		}
 	}
-	row := Row{text(f.Instruction), text(f.Context), text(f.Response), text(f.Category)}
 	switch {
 	case strings.TrimSpace(row.Instruction) == "":
 		return Row{}, errors.New("instruction is missing or empty")
