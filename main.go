@@ -38,6 +38,7 @@ func commands() []command {
 		{"eval", "[VARIANT…]", "measure the variants as they are and print their table; writes nothing", runEval},
 		{"compare", "\"PROMPT\"…", "answer with the four variants side by side", runCompare},
 		{"report", "", "write report.md and report.html anew from results.json; --history compares former runs", runReport},
+		{"download", "REPO", "bring a model of the Hugging Face Hub, or a dataset, into the cache; again goes on where it stopped", runDownload},
 		{"bench", "[MODEL]", "prefill, decoding and training steps against what this machine allows; --random needs no model", runBench},
 		{"golden", "DIR", "hold a folder of reference data of the Python stack against this build", runGolden},
 	}

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
 	"quartet/console"
 	"quartet/eval"
 	"quartet/event"
+	"quartet/hub"
 	"quartet/pipeline"
 )
 
@@ -54,7 +56,8 @@ func work(ctx context.Context, dir string, stages []string, force, asJSON bool, 
 	mode := console.ModeFor(std.out, asJSON)
 	failed, results := false, len(stages) > 0 && !slices.Contains(stages, pipeline.Evaluate)
 	show := console.New(std.out, mode, console.Color(std.out))
-	err = pipeline.Run(ctx, w, pipeline.Options{Stages: stages, Force: force}, func(e event.Event) {
+	options := pipeline.Options{Stages: stages, Force: force, Source: hub.New(hub.Environment(os.Getenv))}
+	err = pipeline.Run(ctx, w, options, func(e event.Event) {
 		failed, results = failed || e.Kind == event.StageFailed, results || e.Kind == event.Results
 		show(e)
 	})

@@ -86,7 +86,7 @@ func (j *job) measure(ctx context.Context, variants []eval.Variant) (*eval.Resul
 	if err != nil {
 		return nil, err
 	}
-	meters := map[string]*meter{}
+	meters := map[string]*event.Meter{}
 	results, err := eval.Evaluate(ctx, b, variants,
 		eval.Data{Tokenizer: t, Template: j.w.Template(), HeldOut: rows, Prompts: c.Evaluation.TestPrompts},
 		eval.Options{MaxNew: c.Evaluation.MaxNewTokens, Batch: c.Evaluation.Batch, Sampling: j.w.Sampling()},
@@ -98,7 +98,7 @@ func (j *job) measure(ctx context.Context, variants []eval.Variant) (*eval.Resul
 			if meters[key] == nil {
 				meters[key] = j.meter(units[p.Phase])
 			}
-			meters[key].label(label, int64(p.Done), int64(p.Total))
+			meters[key].Label(label, int64(p.Done), int64(p.Total))
 		}})
 	if err != nil {
 		return nil, err
@@ -111,7 +111,7 @@ func (j *job) measure(ctx context.Context, variants []eval.Variant) (*eval.Resul
 func (j *job) heldOut() ([]dataset.Row, error) {
 	c, seed := j.w.Config.Dataset, j.w.Config.Seed
 	if c.HeldOutFile == "" {
-		rows, err := dataset.ReadJSONL(j.w.Path(c.Name))
+		rows, err := dataset.ReadJSONL(j.w.datasetFile())
 		if err != nil {
 			return nil, err
 		}
@@ -136,7 +136,7 @@ func (j *job) heldOut() ([]dataset.Row, error) {
 
 // warnOfOverlap tells when rows of the held-out file are rows of the training data.
 func (j *job) warnOfOverlap(held []dataset.Row) {
-	rows, err := dataset.ReadJSONL(j.w.Path(j.w.Config.Dataset.Name))
+	rows, err := dataset.ReadJSONL(j.w.datasetFile())
 	if err != nil {
 		return // the dataset has been cleared away since the training
 	}

@@ -50,8 +50,15 @@ func (w *Workspace) lookAt(d *digester, stage string) (f facts, err error) {
 	} else {
 		f.there = w.occupied(stage)
 	}
-	f.adopt = stage == Base && f.manifest == nil && w.Config.Model.Source() == config.Hub
+	f.adopt = stage == Base && w.Config.Model.Source() == config.Hub
 	f.inputs = w.inputs(d, stage)
+	var dataset unfetched
+	switch {
+	case f.adopt && !f.adopts():
+		f.fetch = w.Config.Model.Name
+	case errors.As(f.inputs["dataset"].err, &dataset):
+		f.fetch = dataset.name
+	}
 	return f, nil
 }
 
@@ -94,10 +101,10 @@ func (w *Workspace) inputs(d *digester, stage string) map[string]input {
 		}
 	case LoRA, Evaluate:
 		if stage == LoRA || c.Dataset.HeldOutFile == "" {
-			all["dataset"] = w.fileInput(d, c.Dataset.Name, c.Dataset.Local())
+			all["dataset"] = w.dataset(d)
 		}
 		if stage == Evaluate && c.Dataset.HeldOutFile != "" {
-			all["held_out"] = w.fileInput(d, c.Dataset.HeldOutFile, true)
+			all["held_out"] = w.fileInput(d, c.Dataset.HeldOutFile, w.Path(c.Dataset.HeldOutFile))
 		}
 	}
 	return all
@@ -111,15 +118,19 @@ func (w *Workspace) folderInput(d *digester, folder string) input {
 	return in
 }
 
-func (w *Workspace) fileInput(d *digester, file string, local bool) input {
-	in := input{label: file}
-	if !local {
-		in.err = fmt.Errorf("read dataset %s: downloading is not built in yet; put its rows into a .jsonl file and name that in dataset.name", file)
-		return in
+func (w *Workspace) dataset(d *digester) input {
+	in := w.fileInput(d, w.Config.Dataset.Name, w.datasetFile())
+	if !w.Config.Dataset.Local() && errors.Is(in.err, fs.ErrNotExist) {
+		in.err = unfetched{w.Config.Dataset.Name}
 	}
-	f, err := d.file(w.Path(file))
+	return in
+}
+
+func (w *Workspace) fileInput(d *digester, label, path string) input {
+	in := input{label: label}
+	f, err := d.file(path)
 	if err != nil {
-		in.err = fmt.Errorf("read %s: %w", file, absent(err))
+		in.err = fmt.Errorf("read %s: %w", label, absent(err))
 		return in
 	}
 	in.tree = Tree{f}

@@ -20,10 +20,11 @@ type Manifest struct {
 	Started time.Time          `json:"started"`
 	Seconds float64            `json:"seconds"`
 	Device  string             `json:"device"`
-	Config  json.RawMessage    `json:"config"`  // config.Part of the stage
-	Inputs  map[string]Tree    `json:"inputs"`  // by the stage that made them, or "source", "dataset", "held_out"
-	Folder  string             `json:"folder"`  // as the configuration spelt it
-	Outputs Tree               `json:"outputs"` // in Folder
+	Config  json.RawMessage    `json:"config"`            // config.Part of the stage
+	Inputs  map[string]Tree    `json:"inputs"`            // by the stage that made them, or "source", "dataset", "held_out"
+	Folder  string             `json:"folder"`            // as the configuration spelt it
+	Outputs Tree               `json:"outputs"`           // in Folder
+	Adopted bool               `json:"adopted,omitempty"` // taken as it lay there
 	Figures map[string]float64 `json:"figures,omitempty"`
 }
 

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -49,11 +50,12 @@ type facts struct {
 	config   []byte
 	manifest *Manifest
 	mark     *mark
-	running  bool // a process holds the lock
-	resumeAt int  // the step that an interrupted training goes on from, 0 for none
-	found    Tree // the recorded outputs as they are now; without a manifest, whatever is there
-	there    bool // the folder, or one of the stage's files in it, exists
-	adopt    bool // an artefact without a manifest is taken as it is
+	running  bool   // a process holds the lock
+	resumeAt int    // the step that an interrupted training goes on from, 0 for none
+	found    Tree   // the recorded outputs as they are now; without a manifest, whatever is there
+	there    bool   // the folder, or one of the stage's files in it, exists
+	adopt    bool   // an artefact without a manifest is taken as it is
+	fetch    string // what of the hub a run of the stage needs and has not got, "" for nothing
 	needs    []string
 	inputs   map[string]input
 }
@@ -93,6 +95,13 @@ func decide(all []facts, asked []string, force bool) Plan {
 			for _, need := range f.needs {
 				wanted[need] = true
 			}
+		}
+	}
+	fetched := map[string]bool{}
+	for i, f := range all {
+		if plan[i].Run && f.fetch != "" && !fetched[f.fetch] {
+			plan[i].Reason = join([]string{plan[i].Reason, unfetched{f.fetch}.Error()})
+			fetched[f.fetch] = true
 		}
 	}
 	return plan
@@ -142,6 +151,7 @@ func (f facts) compare(rerun map[string]bool) (State, string) {
 		switch {
 		case rerun[name]:
 			reasons = append(reasons, name+" runs again")
+		case errors.As(in.err, new(unfetched)): // what was made of it outlives it, as the base does its source
 		case in.err != nil:
 			reasons = append(reasons, in.err.Error())
 		case !known:

@@ -115,7 +115,7 @@ func (w *Workspace) sizes(mc model.Config) sizes {
 		}
 		s.adapter += n
 	}
-	rowTokens, rows := w.rowTokens(c.Dataset.Name)
+	rowTokens, rows := w.rowTokens()
 	samples := min(c.Dataset.NumSamples, rows)
 	if samples == 0 {
 		samples = max(0, rows-c.Dataset.HeldOut)
@@ -158,13 +158,13 @@ func passBytes(mc model.Config, tokens int64, training, checkpointing bool) int6
 	return tokens*n*activation + logits
 }
 
-// rowTokens is about how many tokens a row of a .jsonl file has after the template and truncation, and how many rows
+// rowTokens is about how many tokens a row of the dataset has after the template and truncation, and how many rows
 // there are, judged by its first mebibyte.
-func (w *Workspace) rowTokens(file string) (tokens float64, rows int) {
+func (w *Workspace) rowTokens() (tokens float64, rows int) {
 	const bytesPerToken, keys = 3.5, len(`{"instruction": "", "context": "", "response": "", "category": ""}`)
 	c := w.Config
 	longest := float64(c.Dataset.MaxLength)
-	f, err := os.Open(w.Path(file))
+	f, err := os.Open(w.datasetFile())
 	if err != nil {
 		return longest, c.Dataset.NumSamples
 	}

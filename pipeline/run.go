@@ -22,7 +22,7 @@ type Options struct {
 	Force  bool     // run the asked stages though they are fresh
 	// Backend makes the device's backend; nil for OpenBackend.
 	Backend func(device string) (b kernels.Backend, note string, err error)
-	// Source brings a base model of the hub; nil where nothing can be downloaded.
+	// Source brings a base model and a dataset of the hub; nil where nothing can be downloaded.
 	Source Source
 
 	crash crashPoint // of tests
@@ -42,7 +42,7 @@ func Run(ctx context.Context, w *Workspace, o Options, sink event.Sink) (err err
 		o.Backend = OpenBackend
 	}
 	if o.Source == nil {
-		o.Source = offline{w.Config.Paths.Base}
+		o.Source = noSource{}
 	}
 	if o.crash == nil {
 		o.crash = func(string) {}
@@ -221,6 +221,8 @@ func (j *job) log(format string, args ...any) {
 
 func (j *job) warn(line string) { j.emit(event.Event{Kind: event.Warning, Text: line}) }
 
+func (j *job) meter(unit string) *event.Meter { return event.NewMeter(unit, j.emit) }
+
 // path is the folder of a stage's artefact.
 func (j *job) path(stage string) string { return j.w.Path(j.w.folder(stage)) }
 
@@ -241,13 +243,16 @@ func (j *job) device() (kernels.Backend, error) {
 
 // make lets the stage write its artefact into a temporary folder beside its place, syncs it, and says what is to be moved.
 func (j *job) make(ctx context.Context, m mark) (pending, error) {
+	if err := writeJSON(j.w.markPath(j.stage), m); err != nil {
+		return pending{}, err
+	}
+	if err := j.fetchDataset(ctx); err != nil {
+		return pending{}, err
+	}
 	for name, in := range j.inputs {
 		if in.err != nil {
 			return pending{}, fmt.Errorf("input %s: %w", name, in.err)
 		}
-	}
-	if err := writeJSON(j.w.markPath(j.stage), m); err != nil {
-		return pending{}, err
 	}
 	p := pending{Manifest: Manifest{
 		Format: j.format, Stage: j.stage, Run: m.Run, Started: m.Started, Config: j.config,
@@ -265,7 +270,7 @@ func (j *job) make(ctx context.Context, m mark) (pending, error) {
 		if err != nil {
 			return p, fmt.Errorf("read %s: %w", target, obstacle(err))
 		}
-		p.Manifest.Outputs = tree
+		p.Manifest.Outputs, p.Manifest.Adopted = tree, true
 		return p, nil
 	}
 	j.temp = j.w.tempPath(j.stage, m.Run)

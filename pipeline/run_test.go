@@ -261,14 +261,14 @@ func TestMissingInputs(t *testing.T) {
 	}
 	w.Config.Dataset.Name = "org/rows"
 	err = Run(context.Background(), w, Options{}, func(event.Event) {})
-	if err == nil || !strings.Contains(err.Error(), "downloading is not built in yet; put its rows into a .jsonl file") {
+	if err == nil || err.Error() != "stage lora: fetch org/rows: this run cannot download; set dataset.name to a local .jsonl file" {
 		t.Errorf("%v", err)
 	}
 	w.Config.Model = config.Default().Model
 	works[Base] = makeBase
 	remove(t, w.Path("models/phi-2-base"))
 	err = Run(context.Background(), w, Options{Stages: []string{Base}}, func(event.Event) {})
-	if err == nil || err.Error() != "stage base: fetch microsoft/phi-2: downloading is not built in yet; put the model's files into models/phi-2-base, or set model.name to a local folder" {
+	if err == nil || err.Error() != "stage base: fetch microsoft/phi-2: this run cannot download; set model.name to a local folder" {
 		t.Errorf("%v", err)
 	}
 }

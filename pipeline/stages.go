@@ -22,22 +22,20 @@ var works = map[string]func(context.Context, *job) error{
 }
 
 // adopts reports whether the base model is taken as it lies there: a model of the hub that the user put in place.
-func (j *job) adopts() bool {
-	return j.stage == Base && j.w.Config.Model.Source() == config.Hub && j.w.occupied(Base) &&
-		(j.manifest == nil || len(changedKeys(j.manifest.Config, j.config)) == 0)
+func (f facts) adopts() bool {
+	return f.adopt && f.there && (f.manifest == nil || f.manifest.Adopted && len(changedKeys(f.manifest.Config, f.config)) == 0)
 }
 
 func makeBase(ctx context.Context, j *job) error {
 	m := j.w.Config.Model
-	progress := j.meter("bytes")
 	var err error
 	switch m.Source() {
 	case config.Embedded:
 		err = demo.WriteModel(j.temp)
 	case config.Folder:
-		err = j.takeFolder(ctx, j.w.Path(m.Name), progress)
+		err = j.takeFolder(ctx, j.w.Path(m.Name), j.meter("bytes"))
 	default:
-		err = j.o.Source.Fetch(ctx, m.Name, m.Revision, j.temp, progress.at)
+		err = j.fetchModel(ctx)
 	}
 	if err != nil {
 		return err
@@ -46,7 +44,7 @@ func makeBase(ctx context.Context, j *job) error {
 }
 
 // takeFolder links or copies a local model's files. The model is checked first, so that a wrong folder costs nothing.
-func (j *job) takeFolder(ctx context.Context, source string, progress *meter) error {
+func (j *job) takeFolder(ctx context.Context, source string, progress *event.Meter) error {
 	if err := verify(source); err != nil {
 		return err
 	}
@@ -67,7 +65,7 @@ func (j *job) takeFolder(ctx context.Context, source string, progress *meter) er
 		}
 		err := place(filepath.Join(source, name), filepath.Join(j.temp, name), func(n int64) {
 			done += n
-			progress.at(done, total)
+			progress.At(done, total)
 		})
 		if err != nil {
 			return err
@@ -114,7 +112,7 @@ func makeQuantized(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	stats, err := model.Quantize(b, j.path(Base), j.temp, j.quantizeOptions(), j.meter("bytes").until(ctx))
+	stats, err := model.Quantize(b, j.path(Base), j.temp, j.quantizeOptions(), j.meter("bytes").Until(ctx))
 	if err != nil {
 		return err
 	}
@@ -127,7 +125,7 @@ func makeLoRAQuantized(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	stats, err := model.MergeQuantize(b, j.path(Base), j.path(LoRA), j.temp, j.quantizeOptions(), j.w.Config.LoRA.Merge, j.meter("bytes").until(ctx))
+	stats, err := model.MergeQuantize(b, j.path(Base), j.path(LoRA), j.temp, j.quantizeOptions(), j.w.Config.LoRA.Merge, j.meter("bytes").Until(ctx))
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,215 @@
+package hub
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"time"
+)
+
+// temporary is a failure that may pass.
+type temporary struct {
+	error
+	after  time.Duration // how long the server asks to wait, 0 where it says nothing
+	atOnce bool          // no wait is needed
+}
+
+func (t temporary) Unwrap() error { return t.error }
+
+// longestWait is the most that a server is waited for at once; the hub's limits pass within five minutes.
+const longestWait = 10 * time.Minute
+
+// persist tries until it works, fails for good, or has failed too often in a row. gained tells that a try brought the work
+// forward although it failed.
+func (c *Client) persist(ctx context.Context, try func() (gained bool, err error)) error {
+	for failed := 0; ; {
+		gained, err := try()
+		var t temporary
+		if err == nil || ctx.Err() != nil || !errors.As(err, &t) {
+			return err
+		}
+		if gained {
+			failed = 0
+		}
+		failed++
+		if failed >= c.attempts {
+			return fmt.Errorf("%w; %d tries failed, run again to go on from here", err, failed)
+		}
+		pause := t.after
+		switch {
+		case t.atOnce:
+			continue
+		case pause > longestWait:
+			return fmt.Errorf("%w; the server asks to wait %s, so run again then", err, pause.Round(time.Second))
+		case pause == 0:
+			pause = min(500*time.Millisecond<<(failed-1), 30*time.Second)
+			pause += time.Duration(rand.Int64N(int64(pause)/4 + 1))
+		}
+		if err := c.wait(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
+
+// send makes one request and follows redirects. The token goes to the hub alone. With stay, a redirect to another host is
+// returned rather than followed.
+func (c *Client) send(ctx context.Context, method string, to *url.URL, header http.Header, stay bool) (*http.Response, error) {
+	home, err := c.endpoint()
+	if err != nil {
+		return nil, err
+	}
+	token, err := c.token()
+	if err != nil {
+		return nil, err
+	}
+	const redirects = 5
+	for range redirects {
+		req, err := http.NewRequestWithContext(ctx, method, to.String(), nil)
+		if err != nil {
+			return nil, errors.New("the server sent an address that is none")
+		}
+		for name, values := range header {
+			req.Header[name] = values
+		}
+		req.Header.Set("User-Agent", "quartet")
+		req.Header.Set("Accept-Encoding", "identity")
+		if token != "" && sameHost(to, home) {
+			req.Header.Set("Authorization", "Bearer "+token)
+		}
+		resp, err := c.http.Do(req)
+		if err != nil {
+			return nil, c.broken(ctx, to, err)
+		}
+		if resp.StatusCode < 300 || resp.StatusCode > 399 {
+			return resp, nil
+		}
+		next, err := resp.Location()
+		if err != nil || next.Scheme != "http" && next.Scheme != "https" {
+			resp.Body.Close()
+			return nil, fmt.Errorf("%s sent a redirect to nowhere", to.Host)
+		}
+		if stay && !sameHost(next, home) {
+			return resp, nil
+		}
+		resp.Body.Close()
+		to = next
+	}
+	return nil, fmt.Errorf("%s redirects without end", to.Host)
+}
+
+func sameHost(a, b *url.URL) bool { return a.Scheme == b.Scheme && a.Host == b.Host }
+
+// broken words a failed connection. It leaves out the address, whose query may be a key.
+func (c *Client) broken(ctx context.Context, to *url.URL, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) {
+		err = wrapped.Err
+	}
+	var untrusted *tls.CertificateVerificationError
+	if errors.As(err, &untrusted) {
+		return fmt.Errorf("connect to %s: %w; install the certificate of your proxy or set HF_ENDPOINT", to.Host, untrusted)
+	}
+	return temporary{error: fmt.Errorf("connect to %s: %w", to.Host, err)}
+}
+
+// refusal words an answer that is no success. About is the file it is about, "" for the repository.
+func (c *Client) refusal(r Repo, about string, resp *http.Response) error {
+	page := c.Endpoint + r.page()
+	token, _ := c.token()
+	problem := resp.Header.Get("X-Error-Code")
+	switch code := resp.StatusCode; {
+	case code == http.StatusRequestTimeout, code == http.StatusTooManyRequests, code >= 500:
+		return temporary{error: fmt.Errorf("%s answered %d", resp.Request.URL.Host, code), after: c.retryAfter(resp.Header)}
+	case problem == "GatedRepo" && token == "":
+		return fmt.Errorf("its licence must be accepted first; do that at %s and set HF_TOKEN to a token of that account", page)
+	case problem == "GatedRepo":
+		return fmt.Errorf("its licence must be accepted first; do that at %s with the account that HF_TOKEN is of", page)
+	case code == http.StatusUnauthorized && token == "":
+		return errors.New("it is private or does not exist; check its name, or set HF_TOKEN to a token that may read it")
+	case code == http.StatusUnauthorized:
+		return fmt.Errorf("the hub does not take the token, or there is no such %s; check the name, and make a new token at %s/settings/tokens", r.Kind, c.Endpoint)
+	case code == http.StatusForbidden:
+		return fmt.Errorf("the token may not read it; give it that right at %s/settings/tokens, or ask the owner for access at %s", c.Endpoint, page)
+	case code == http.StatusNotFound && problem == "RevisionNotFound":
+		return fmt.Errorf("it has no revision %s; see %s/commits for those it has", r.Revision, page)
+	case code == http.StatusNotFound && (problem == "EntryNotFound" || about != ""):
+		return errors.New("the hub does not have the file any more; run again")
+	case code == http.StatusNotFound && token == "":
+		return fmt.Errorf("there is no such %s; check its name, and if it is private set HF_TOKEN", r.Kind)
+	case code == http.StatusNotFound:
+		return fmt.Errorf("there is no such %s, or the token may not see it; check its name and HF_TOKEN", r.Kind)
+	default:
+		return fmt.Errorf("%s answered %d, which is no answer of a hub; check HF_ENDPOINT and the proxy", resp.Request.URL.Host, code)
+	}
+}
+
+var resets = regexp.MustCompile(`;\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d{1,9})`)
+
+// retryAfter is how long a server asks to wait, 0 where it does not say.
+func (c *Client) retryAfter(h http.Header) time.Duration {
+	text := h.Get("Retry-After")
+	if m := resets.FindStringSubmatch(h.Get("RateLimit")); m != nil && text == "" {
+		text = m[1]
+	}
+	if n, err := strconv.Atoi(text); err == nil && n >= 0 && n < 1e9 {
+		return time.Duration(n) * time.Second
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return max(at.Sub(c.now()), 0)
+	}
+	return 0
+}
+
+// call gets a JSON value from the hub, and the address of its next page, nil on the last.
+func (c *Client) call(ctx context.Context, r Repo, at *url.URL, into any) (next *url.URL, err error) {
+	err = c.persist(ctx, func() (bool, error) {
+		ctx, stop := context.WithTimeoutCause(ctx, c.stall, temporary{error: fmt.Errorf("%s did not answer for %s", at.Host, c.stall)})
+		defer stop()
+		resp, err := c.send(ctx, http.MethodGet, at, nil, false)
+		if err != nil {
+			return false, err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return false, c.refusal(r, "", resp)
+		}
+		const most = 8 << 20
+		data, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
+		switch {
+		case err != nil:
+			return false, c.broken(ctx, at, err)
+		case len(data) > most:
+			return false, fmt.Errorf("%s answered more than %d MB to a question", at.Host, most>>20)
+		case json.Unmarshal(data, into) != nil:
+			return false, fmt.Errorf("%s answered something that is no JSON of a hub; check HF_ENDPOINT and the proxy", at.Host)
+		}
+		next = nextPage(resp)
+		return false, nil
+	})
+	return next, err
+}
+
+var nextLink = regexp.MustCompile(`<([^>]+)>\s*;\s*rel="?next"?`)
+
+func nextPage(resp *http.Response) *url.URL {
+	m := nextLink.FindStringSubmatch(resp.Header.Get("Link"))
+	if m == nil {
+		return nil
+	}
+	u, err := resp.Request.URL.Parse(m[1])
+	if err != nil {
+		return nil
+	}
+	return u
+}

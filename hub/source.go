@@ -1,0 +1,44 @@
+package hub
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"strings"
+)
+
+// Model brings a model into the cache and returns the places of its files. The note is not empty where the cache had to do.
+func (c *Client) Model(ctx context.Context, name, revision string, progress func(done, total int64)) (paths []string, note string, err error) {
+	s, err := c.Download(ctx, Repo{Model, name, revision}, progress)
+	return s.Paths(), s.Note, err
+}
+
+// Rows brings a dataset of one .jsonl file into the cache and returns the file's place. The note is not empty where the
+// cache had to do.
+func (c *Client) Rows(ctx context.Context, name, revision string, progress func(done, total int64)) (file, note string, err error) {
+	r, err := Repo{Dataset, name, revision}.check()
+	if err != nil {
+		return "", "", err
+	}
+	s, err := c.Download(ctx, r, progress)
+	if err != nil {
+		return "", "", err
+	}
+	if len(s.Files) > 1 {
+		return "", "", fmt.Errorf("dataset %s has %d .jsonl files in %s: %s; put the path of one into dataset.name", name, len(s.Files), s.Dir, some(s.Files))
+	}
+	return s.Paths()[0], s.Note, nil
+}
+
+// some lists the first few names.
+func some(files []File) string {
+	const most = 4
+	var names []string
+	for _, f := range files[:min(len(files), most)] {
+		names = append(names, path.Base(f.Name))
+	}
+	if len(files) > most {
+		names = append(names, "…")
+	}
+	return strings.Join(names, ", ")
+}
