@@ -222,7 +222,7 @@ func (c *Client) locate(ctx context.Context, r Repo, commit string, f File) (rem
 		tag = linked
 	}
 	if linked := resp.Header.Get("X-Linked-Size"); linked != "" {
-		if size, err = strconv.ParseInt(linked, 10, 64); err != nil || size < 0 {
+		if size, err = strconv.ParseInt(linked, 10, 64); err != nil || size < 0 || size > largestFile {
 			return remote{}, errors.New("the hub tells a size that cannot be; check HF_ENDPOINT and the proxy")
 		}
 	}

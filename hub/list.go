@@ -12,8 +12,10 @@ type Listing struct {
 	Files  []File
 }
 
-// mostFiles bounds what a listing may take in memory.
-const mostFiles = 100_000
+const (
+	mostFiles   = 100_000 // bounds what a listing takes in memory
+	largestFile = 1 << 50 // bytes, beyond what any hub holds
+)
 
 // List asks the hub which files a repository has. A name that would leave the folder it is put into is an error.
 func (c *Client) List(ctx context.Context, r Repo) (Listing, error) {
@@ -73,7 +75,7 @@ func (c *Client) list(ctx context.Context, r Repo) (Listing, error) {
 			if e.Type != "file" {
 				continue
 			}
-			if f.Size < 0 || !digestName.MatchString(f.Digest) {
+			if f.Size < 0 || f.Size > largestFile || !digestName.MatchString(f.Digest) {
 				return Listing{}, fmt.Errorf("the hub lists %q without a size or digest that can be; check HF_ENDPOINT and the proxy", f.Name)
 			}
 			l.Files = append(l.Files, f)
