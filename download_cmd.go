@@ -48,7 +48,7 @@ func runDownload(ctx context.Context, args []string, std streams) error {
 	if s.Note != "" {
 		show(event.Event{Kind: event.Warning, Text: s.Note})
 	}
-	show(event.Event{Kind: event.Log, Text: fmt.Sprintf("%d files of commit %s are in %s", len(s.Files), s.Commit, s.Dir)})
+	show(event.Event{Kind: event.Log, Text: fmt.Sprintf("%s of commit %s in %s", counted(len(s.Files)), s.Commit, s.Dir)})
 	return nil
 }
 
@@ -59,5 +59,12 @@ func listFiles(std streams, l hub.Listing) {
 		fmt.Fprintf(std.out, "%9s  %s\n", console.Bytes(f.Size), visible.Line(f.Name))
 		total += f.Size
 	}
-	fmt.Fprintf(std.out, "%9s  in %d files of commit %s\n", console.Bytes(total), len(l.Files), l.Commit)
+	fmt.Fprintf(std.out, "%9s  in %s of commit %s\n", console.Bytes(total), counted(len(l.Files)), l.Commit)
+}
+
+func counted(files int) string {
+	if files == 1 {
+		return "1 file"
+	}
+	return fmt.Sprintf("%d files", files)
 }

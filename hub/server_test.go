@@ -116,7 +116,7 @@ func (s *server) answerHub(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	_, path, _ := strings.Cut(r.URL.Path, "/resolve/")
-	commit, name, _ := strings.Cut(path, "/")
+	_, name, _ := strings.Cut(path, "/")
 	s.mu.Lock()
 	data, ok := s.files[name]
 	s.mu.Unlock()
@@ -125,7 +125,7 @@ func (s *server) answerHub(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}
-	w.Header().Set("X-Repo-Commit", commit)
+	w.Header().Set("X-Repo-Commit", commitA)
 	if !isLarge(data) {
 		w.Header().Set("ETag", `"`+digestOf(data)+`"`)
 		s.serve(w, r, data)
@@ -143,7 +143,8 @@ func (s *server) answerHub(w http.ResponseWriter, r *http.Request) {
 
 func (s *server) answerAPI(w http.ResponseWriter, r *http.Request) {
 	if strings.Contains(r.URL.Path, "/revision/") {
-		fmt.Fprintf(w, `{"sha": %q}`, commitA)
+		name, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/api/models/"), "/revision/")
+		fmt.Fprintf(w, `{"id": %q, "sha": %q, "siblings": []}`, name, commitA)
 		return
 	}
 	s.mu.Lock()

@@ -106,12 +106,16 @@ func (t *transfer) bring(ctx context.Context, blob string, size int64) (err erro
 	return err
 }
 
+// partsEach is how many parts a worker has to bring at least. When a process is killed, each connection loses some megabytes
+// that lie in its buffers, so small files are not worth many.
+const partsEach = 4
+
 // fetch lets the workers bring all parts. The first failure ends them all.
 func (t *transfer) fetch(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var workers sync.WaitGroup
-	for range min(t.c.workers, len(t.parts.done)) {
+	for range min(t.c.workers, (len(t.parts.done)+partsEach-1)/partsEach) {
 		workers.Go(func() {
 			buffer := make([]byte, min(256<<10, t.parts.part))
 			for i := t.take(); i >= 0 && ctx.Err() == nil; i = t.take() {
