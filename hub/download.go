@@ -63,6 +63,11 @@ func (c *Client) offline(r Repo, err error) error {
 // that are there and their total; it is not called by two goroutines at once. When ctx is cancelled, or the process killed,
 // the next download goes on from there. If the hub cannot be reached, a cache with all files will do.
 func (c *Client) Download(ctx context.Context, r Repo, progress func(done, total int64)) (Snapshot, error) {
+	return c.download(ctx, r, func([]File) error { return nil }, progress)
+}
+
+// download is Download of files that suit.
+func (c *Client) download(ctx context.Context, r Repo, suit func([]File) error, progress func(done, total int64)) (Snapshot, error) {
 	r, err := r.check()
 	if err != nil {
 		return Snapshot{}, err
@@ -73,7 +78,7 @@ func (c *Client) Download(ctx context.Context, r Repo, progress func(done, total
 			return Snapshot{}, c.offline(r, err)
 		}
 		s.Note = "HF_HUB_OFFLINE is set, so the cache is taken as it is"
-		return s, nil
+		return s, suit(s.Files)
 	}
 	l, err := c.Useful(ctx, r)
 	var unreachable temporary
@@ -83,9 +88,12 @@ func (c *Client) Download(ctx context.Context, r Repo, progress func(done, total
 			return Snapshot{}, err
 		}
 		s.Note = fmt.Sprintf("the hub cannot be asked (%v), so the cache is taken as it is", unreachable)
-		return s, nil
+		return s, suit(s.Files)
 	}
 	if err != nil {
+		return Snapshot{}, err
+	}
+	if err := suit(l.Files); err != nil {
 		return Snapshot{}, err
 	}
 	s := Snapshot{Commit: l.Commit, Dir: c.snapshot(r, l.Commit), Files: l.Files}

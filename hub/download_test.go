@@ -264,7 +264,10 @@ func TestRows(t *testing.T) {
 		t.Errorf("asked for %v", s.requests())
 	}
 	s.set(func() { s.files["other.jsonl"] = []byte("{}") })
-	if _, _, err := c.Rows(context.Background(), "databricks/dolly", "", noProgress); err == nil || !strings.Contains(err.Error(), "has 2 .jsonl files in ") || !strings.Contains(err.Error(), "other.jsonl, rows.jsonl") {
+	s.content()
+	_, _, err = c.Rows(context.Background(), "databricks/dolly", "", noProgress)
+	want := "dataset databricks/dolly has 2 .jsonl files: other.jsonl, rows.jsonl; run `quartet download databricks/dolly --dataset` and put the path of one into dataset.name"
+	if err == nil || err.Error() != want || s.content() > 0 {
 		t.Errorf("%v", err)
 	}
 }

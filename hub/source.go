@@ -20,12 +20,15 @@ func (c *Client) Rows(ctx context.Context, name, revision string, progress func(
 	if err != nil {
 		return "", "", err
 	}
-	s, err := c.Download(ctx, r, progress)
+	one := func(files []File) error {
+		if len(files) == 1 {
+			return nil
+		}
+		return fmt.Errorf("dataset %s has %d .jsonl files: %s; run %s and put the path of one into dataset.name", name, len(files), some(files), r.again())
+	}
+	s, err := c.download(ctx, r, one, progress)
 	if err != nil {
 		return "", "", err
-	}
-	if len(s.Files) > 1 {
-		return "", "", fmt.Errorf("dataset %s has %d .jsonl files in %s: %s; put the path of one into dataset.name", name, len(s.Files), s.Dir, some(s.Files))
 	}
 	return s.Paths()[0], s.Note, nil
 }
