@@ -19,7 +19,7 @@ const shardBytes = 5_000_000_000
 // ends the conversion.
 type Progress func(done, total int64) error
 
-// conversion makes a new model folder of a 16- or 32-bit one. Tensors are read, changed and written one at a time.
+// conversion makes a new model folder of another. Tensors are read, changed and written one at a time.
 type conversion struct {
 	b        kernels.Backend
 	src, dst string
@@ -33,8 +33,18 @@ type conversion struct {
 	total    int64 // bytes of the source to be read, as often as they are
 }
 
-// newConversion opens the source, which has every linear that its configuration asks for.
+// newConversion opens a 16- or 32-bit source, which has every linear that its configuration asks for.
 func newConversion(b kernels.Backend, src, dst string, progress Progress) (*conversion, error) {
+	c, err := openConversion(b, src, dst, progress)
+	if err == nil && c.config.Quantized {
+		c.close()
+		return nil, fmt.Errorf("convert %s: it is quantised already; give the 16-bit model it was made from", src)
+	}
+	return c, err
+}
+
+// openConversion opens a source of any kind that Load takes.
+func openConversion(b kernels.Backend, src, dst string, progress Progress) (*conversion, error) {
 	c := &conversion{b: b, src: src, dst: dst, progress: progress, linears: map[string]place{}}
 	if c.progress == nil {
 		c.progress = func(int64, int64) error { return nil }
@@ -42,9 +52,6 @@ func newConversion(b kernels.Backend, src, dst string, progress Progress) (*conv
 	var err error
 	if c.config, err = ReadConfig(src); err != nil {
 		return nil, err
-	}
-	if c.config.Quantized {
-		return nil, fmt.Errorf("convert %s: it is quantised already; give the 16-bit model it was made from", src)
 	}
 	if c.raw, err = os.ReadFile(filepath.Join(src, "config.json")); err != nil {
 		return nil, err
@@ -85,8 +92,11 @@ func (c *conversion) advance(name string) error {
 	return c.progress(c.done, c.total)
 }
 
-// weight brings a linear's weight into the backend's memory; the caller frees it.
+// weight brings a linear's weight into the backend's memory, dequantised where it is in NF4; the caller frees it.
 func (c *conversion) weight(at place) (kernels.Tensor, error) {
+	if c.config.Quantized && at.linear != LMHead {
+		return c.dequantized(at)
+	}
 	out, in := c.config.LinearShape(at.linear)
 	return importPlain(c.b, c.ck, at.weight(), out, in)
 }

@@ -51,15 +51,27 @@ func freeNF4(b kernels.Backend, t kernels.Tensor) {
 // readQuantized takes a weight of rows × cols from a bitsandbytes 4-bit checkpoint; one that was left in 16 bits, and so
 // has no state beside it, is taken as it is.
 func readQuantized(b kernels.Backend, ck *safetensors.Checkpoint, name string, rows, cols int) (kernels.Tensor, error) {
-	states := withPrefix(ck.Names(), name+quantStatePrefix)
-	if len(states) == 0 {
+	t, found, err := FindNF4(ck, name, rows, cols)
+	if err != nil {
+		return kernels.Tensor{}, err
+	}
+	if !found {
 		return importPlain(b, ck, name, rows, cols)
 	}
-	t, err := quantizedTensor(ck, name, states, rows, cols)
-	if err != nil {
-		return kernels.Tensor{}, fmt.Errorf("tensor %s: %w", name, err)
-	}
 	return b.Import(t)
+}
+
+// FindNF4 is a weight of rows × cols of a bitsandbytes 4-bit checkpoint, in the checkpoint's memory. It is not found where
+// no quant_state stands beside it. The error names the weight and what of its state is missing or foreign.
+func FindNF4(ck *safetensors.Checkpoint, name string, rows, cols int) (t kernels.Tensor, found bool, err error) {
+	states := withPrefix(ck.Names(), name+quantStatePrefix)
+	if len(states) == 0 {
+		return kernels.Tensor{}, false, nil
+	}
+	if t, err = quantizedTensor(ck, name, states, rows, cols); err != nil {
+		return kernels.Tensor{}, true, fmt.Errorf("tensor %s: %w", name, err)
+	}
+	return t, true, nil
 }
 
 // withPrefix is the part of sorted names that begins with a prefix.

@@ -57,16 +57,9 @@ func LoadAdapter(b kernels.Backend, c Config, dir string) (*Adapter, error) {
 }
 
 func loadAdapter(b kernels.Backend, c Config, dir string) (*Adapter, error) {
-	data, err := readText(filepath.Join(dir, adapterConfigFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s is missing; a PEFT folder holds it and %s", adapterConfigFile, adapterModelFile)
-	}
+	ac, err := ReadAdapterConfig(dir)
 	if err != nil {
 		return nil, err
-	}
-	ac, err := parseAdapterConfig(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", adapterConfigFile, err)
 	}
 	path := filepath.Join(dir, adapterModelFile)
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
@@ -89,6 +82,23 @@ func loadAdapter(b kernels.Backend, c Config, dir string) (*Adapter, error) {
 		return nil, err
 	}
 	return a, nil
+}
+
+// ReadAdapterConfig reads a PEFT folder's adapter_config.json. Unknown keys are ignored, but what would change the
+// computation is refused by name.
+func ReadAdapterConfig(dir string) (AdapterConfig, error) {
+	data, err := readText(filepath.Join(dir, adapterConfigFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return AdapterConfig{}, fmt.Errorf("%s is missing; a PEFT folder holds it and %s", adapterConfigFile, adapterModelFile)
+	}
+	if err != nil {
+		return AdapterConfig{}, err
+	}
+	ac, err := parseAdapterConfig(data)
+	if err != nil {
+		return AdapterConfig{}, fmt.Errorf("%s: %w", adapterConfigFile, err)
+	}
+	return ac, nil
 }
 
 // read takes the modules from the file's tensors, in the order of the model's linears.
