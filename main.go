@@ -39,6 +39,7 @@ func commands() []command {
 		{"compare", "\"PROMPT\"…", "answer with the four variants side by side", runCompare},
 		{"report", "", "write report.md and report.html anew from results.json; --history compares former runs", runReport},
 		{"download", "REPO", "bring a model of the Hugging Face Hub, or a dataset, into the cache; again goes on where it stopped", runDownload},
+		{"convert", "SRC DST", "make a 4-bit model a 16-bit one, and merge an adapter into it with --adapter", runConvert},
 		{"bench", "[MODEL]", "prefill, decoding and training steps against what this machine allows; --random needs no model", runBench},
 		{"golden", "DIR", "hold a folder of reference data of the Python stack against this build", runGolden},
 	}
@@ -79,7 +80,7 @@ func run(ctx context.Context, args []string, std streams) int {
 		fmt.Fprintf(std.err, "quartet %s: %s\n", all[at].name, visible.Text(err.Error()))
 		return 2
 	case ctx.Err() != nil:
-		fmt.Fprintf(std.err, "quartet %s: interrupted; the same command continues where it stopped\n", all[at].name)
+		fmt.Fprintf(std.err, "quartet %s: interrupted; the same command goes on, or starts over where nothing is kept\n", all[at].name)
 		return 130
 	}
 	fmt.Fprintf(std.err, "quartet %s: %s\n", all[at].name, visible.Text(err.Error()))
