@@ -176,6 +176,21 @@ func maxAbs(n int, x *float32) float32
 func nf4Codes(n int, codes *byte, x *float32, thresholds *float32, scale float32)
 
 //go:noescape
+func wholeSplit(n int, words *int16, scales *float32, x *float32)
+
+//go:noescape
+func wholeDot1(n int, blocks int, out *float32, outRow uintptr, codes *byte, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)
+
+//go:noescape
+func wholeDot2(n int, blocks int, out *float32, outRow uintptr, codes *byte, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)
+
+//go:noescape
+func wholeDot3(n int, blocks int, out *float32, outRow uintptr, codes *byte, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)
+
+//go:noescape
+func nestedTable(dst *[256]float32, values *[256]float32, scale float32, offset float32)
+
+//go:noescape
 func add(n int, out *float32, x *float32, y *float32)
 
 //go:noescape

@@ -5844,6 +5844,499 @@ GLOBL pack_order<>(SB), RODATA|NOPTR, $32
 DATA nibbles<>+0(SB)/2, $0x0110
 GLOBL nibbles<>(SB), RODATA|NOPTR, $2
 
+// func wholeSplit(n int, words *int16, scales *float32, x *float32)
+// Requires: AVX, AVX2
+TEXT ·wholeSplit(SB), NOSPLIT, $0-32
+	MOVQ           n+0(FP), AX
+	MOVQ           words+8(FP), CX
+	MOVQ           scales+16(FP), DX
+	MOVQ           x+24(FP), BX
+	VBROADCASTSS   const_7fffffff<>+0(SB), Y0
+	VBROADCASTSS   const_467ffc00<>+0(SB), Y1
+	VBROADCASTI128 words_apart<>+0(SB), Y2
+	TESTQ          AX, AX
+	JZ             loop_end
+
+loop:
+	VBROADCASTSS const_0da24260<>+0(SB), Y3
+	VANDPS       (BX), Y0, Y4
+	VMAXPS       Y4, Y3, Y3
+	VANDPS       32(BX), Y0, Y4
+	VMAXPS       Y4, Y3, Y3
+	VANDPS       64(BX), Y0, Y4
+	VMAXPS       Y4, Y3, Y3
+	VANDPS       96(BX), Y0, Y4
+	VMAXPS       Y4, Y3, Y3
+	VANDPS       128(BX), Y0, Y4
+	VMAXPS       Y4, Y3, Y3
+	VANDPS       160(BX), Y0, Y4
+	VMAXPS       Y4, Y3, Y3
+	VANDPS       192(BX), Y0, Y4
+	VMAXPS       Y4, Y3, Y3
+	VANDPS       224(BX), Y0, Y4
+	VMAXPS       Y4, Y3, Y3
+	VPERM2F128   $0x01, Y3, Y3, Y4
+	VMAXPS       Y4, Y3, Y3
+	VPERMILPS    $0x4e, Y3, Y4
+	VMAXPS       Y4, Y3, Y3
+	VPERMILPS    $0xb1, Y3, Y4
+	VMAXPS       Y4, Y3, Y3
+	VDIVPS       Y3, Y1, Y4
+	VMULSS       const_31800400<>+0(SB), X3, X3
+	VMOVSS       X3, (DX)
+	VMULPS       (BX), Y4, Y3
+	VMULPS       32(BX), Y4, Y5
+	VCVTPS2DQ    Y3, Y3
+	VCVTPS2DQ    Y5, Y5
+	VPACKSSDW    Y5, Y3, Y3
+	VPERMQ       $0xd8, Y3, Y3
+	VPSHUFB      Y2, Y3, Y3
+	VPERMQ       $0xd8, Y3, Y3
+	VMULPS       64(BX), Y4, Y5
+	VMULPS       96(BX), Y4, Y6
+	VCVTPS2DQ    Y5, Y5
+	VCVTPS2DQ    Y6, Y6
+	VPACKSSDW    Y6, Y5, Y5
+	VPERMQ       $0xd8, Y5, Y5
+	VPSHUFB      Y2, Y5, Y5
+	VPERMQ       $0xd8, Y5, Y5
+	VMULPS       128(BX), Y4, Y6
+	VMULPS       160(BX), Y4, Y7
+	VCVTPS2DQ    Y6, Y6
+	VCVTPS2DQ    Y7, Y7
+	VPACKSSDW    Y7, Y6, Y6
+	VPERMQ       $0xd8, Y6, Y6
+	VPSHUFB      Y2, Y6, Y6
+	VPERMQ       $0xd8, Y6, Y6
+	VMULPS       192(BX), Y4, Y7
+	VMULPS       224(BX), Y4, Y4
+	VCVTPS2DQ    Y7, Y7
+	VCVTPS2DQ    Y4, Y4
+	VPACKSSDW    Y4, Y7, Y7
+	VPERMQ       $0xd8, Y7, Y7
+	VPSHUFB      Y2, Y7, Y7
+	VPERMQ       $0xd8, Y7, Y7
+	VPERM2I128   $0x20, Y6, Y3, Y4
+	VPERM2I128   $0x31, Y6, Y3, Y3
+	VMOVDQU      Y4, (CX)
+	VMOVDQU      Y3, 64(CX)
+	VPERM2I128   $0x20, Y7, Y5, Y3
+	VPERM2I128   $0x31, Y7, Y5, Y4
+	VMOVDQU      Y3, 32(CX)
+	VMOVDQU      Y4, 96(CX)
+	ADDQ         $0x00000100, BX
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x04, DX
+	DECQ         AX
+	JNZ          loop
+
+loop_end:
+	VZEROUPPER
+	RET
+
+DATA const_467ffc00<>+0(SB)/4, $0x467ffc00
+GLOBL const_467ffc00<>(SB), RODATA|NOPTR, $4
+
+DATA words_apart<>+0(SB)/1, $0x00
+DATA words_apart<>+1(SB)/1, $0x01
+DATA words_apart<>+2(SB)/1, $0x04
+DATA words_apart<>+3(SB)/1, $0x05
+DATA words_apart<>+4(SB)/1, $0x08
+DATA words_apart<>+5(SB)/1, $0x09
+DATA words_apart<>+6(SB)/1, $0x0c
+DATA words_apart<>+7(SB)/1, $0x0d
+DATA words_apart<>+8(SB)/1, $0x02
+DATA words_apart<>+9(SB)/1, $0x03
+DATA words_apart<>+10(SB)/1, $0x06
+DATA words_apart<>+11(SB)/1, $0x07
+DATA words_apart<>+12(SB)/1, $0x0a
+DATA words_apart<>+13(SB)/1, $0x0b
+DATA words_apart<>+14(SB)/1, $0x0e
+DATA words_apart<>+15(SB)/1, $0x0f
+GLOBL words_apart<>(SB), RODATA|NOPTR, $16
+
+DATA const_0da24260<>+0(SB)/4, $0x0da24260
+GLOBL const_0da24260<>(SB), RODATA|NOPTR, $4
+
+DATA const_31800400<>+0(SB)/4, $0x31800400
+GLOBL const_31800400<>(SB), RODATA|NOPTR, $4
+
+// func wholeDot1(n int, blocks int, out *float32, outRow uintptr, codes *byte, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)
+// Requires: AVX, AVX2, CMOV, FMA3, MMX+
+TEXT ·wholeDot1(SB), NOSPLIT, $0-96
+	MOVQ           codes+32(FP), AX
+	MOVQ           absmax+40(FP), CX
+	MOVQ           left+48(FP), DX
+	MOVQ           table+56(FP), BX
+	MOVQ           out+16(FP), SI
+	VBROADCASTSS   const_0f0f0f0f<>+0(SB), Y2
+	VBROADCASTI128 nf4_low<>+0(SB), Y0
+	VBROADCASTI128 nf4_high<>+0(SB), Y1
+	MOVQ           n+0(FP), DI
+	TESTQ          DI, DI
+	JZ             rows_end
+
+rows:
+	VXORPS Y3, Y3, Y3
+	MOVQ   blocks+8(FP), R8
+	MOVQ   words+64(FP), R9
+	MOVQ   scales+80(FP), R10
+
+run:
+	MOVQ    R8, R11
+	CMPQ    DX, R11
+	CMOVQLT DX, R11
+	SUBQ    R11, R8
+	SUBQ    R11, DX
+	TESTQ   R11, R11
+	JZ      blocks_end
+
+blocks:
+	PREFETCHT0   4096(AX)
+	VMOVDQU      (AX), Y5
+	VPSRLW       $0x04, Y5, Y4
+	VPAND        Y2, Y4, Y4
+	VPSHUFB      Y4, Y0, Y6
+	VPSHUFB      Y4, Y1, Y4
+	VPUNPCKLBW   Y4, Y6, Y7
+	VPUNPCKHBW   Y4, Y6, Y4
+	VPMADDWD     (R9), Y7, Y6
+	VPMADDWD     32(R9), Y4, Y4
+	VPADDD       Y4, Y6, Y6
+	VPAND        Y2, Y5, Y5
+	VPSHUFB      Y5, Y0, Y4
+	VPSHUFB      Y5, Y1, Y5
+	VPUNPCKLBW   Y5, Y4, Y7
+	VPUNPCKHBW   Y5, Y4, Y4
+	VPMADDWD     64(R9), Y7, Y5
+	VPADDD       Y5, Y6, Y6
+	VPMADDWD     96(R9), Y4, Y4
+	VPADDD       Y4, Y6, Y6
+	MOVBQZX      (CX), R12
+	VBROADCASTSS (BX)(R12*4), Y4
+	VBROADCASTSS (R10), Y5
+	VMULPS       Y4, Y5, Y5
+	VCVTDQ2PS    Y6, Y6
+	VFMADD231PS  Y6, Y5, Y3
+	ADDQ         $0x20, AX
+	INCQ         CX
+	ADDQ         $0x00000080, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
+	JNZ          blocks
+
+blocks_end:
+	TESTQ DX, DX
+	JNZ   same
+	ADDQ  $0x00000400, BX
+	MOVQ  $0x00000100, DX
+
+same:
+	TESTQ        R8, R8
+	JNZ          run
+	VEXTRACTF128 $0x01, Y3, X4
+	VADDPS       X3, X4, X4
+	VHADDPS      X4, X4, X4
+	VHADDPS      X4, X4, X4
+	VMOVSS       X4, (SI)
+	ADDQ         $0x04, SI
+	DECQ         DI
+	JNZ          rows
+
+rows_end:
+	VZEROUPPER
+	RET
+
+DATA nf4_low<>+0(SB)/1, $0x01
+DATA nf4_low<>+1(SB)/1, $0x72
+DATA nf4_low<>+2(SB)/1, $0x66
+DATA nf4_low<>+3(SB)/1, $0xba
+DATA nf4_low<>+4(SB)/1, $0xcc
+DATA nf4_low<>+5(SB)/1, $0x2d
+DATA nf4_low<>+6(SB)/1, $0x2c
+DATA nf4_low<>+7(SB)/1, $0x00
+DATA nf4_low<>+8(SB)/1, $0x18
+DATA nf4_low<>+9(SB)/1, $0x4d
+DATA nf4_low<>+10(SB)/1, $0xc0
+DATA nf4_low<>+11(SB)/1, $0xa0
+DATA nf4_low<>+12(SB)/1, $0x34
+DATA nf4_low<>+13(SB)/1, $0x01
+DATA nf4_low<>+14(SB)/1, $0x44
+DATA nf4_low<>+15(SB)/1, $0xff
+GLOBL nf4_low<>(SB), RODATA|NOPTR, $16
+
+DATA nf4_high<>+0(SB)/1, $0xc0
+DATA nf4_high<>+1(SB)/1, $0xd3
+DATA nf4_high<>+2(SB)/1, $0xde
+DATA nf4_high<>+3(SB)/1, $0xe6
+DATA nf4_high<>+4(SB)/1, $0xed
+DATA nf4_high<>+5(SB)/1, $0xf4
+DATA nf4_high<>+6(SB)/1, $0xfa
+DATA nf4_high<>+7(SB)/1, $0x00
+DATA nf4_high<>+8(SB)/1, $0x05
+DATA nf4_high<>+9(SB)/1, $0x0a
+DATA nf4_high<>+10(SB)/1, $0x0f
+DATA nf4_high<>+11(SB)/1, $0x15
+DATA nf4_high<>+12(SB)/1, $0x1c
+DATA nf4_high<>+13(SB)/1, $0x24
+DATA nf4_high<>+14(SB)/1, $0x2e
+DATA nf4_high<>+15(SB)/1, $0x3f
+GLOBL nf4_high<>(SB), RODATA|NOPTR, $16
+
+// func wholeDot2(n int, blocks int, out *float32, outRow uintptr, codes *byte, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)
+// Requires: AVX, AVX2, CMOV, FMA3, MMX+
+TEXT ·wholeDot2(SB), NOSPLIT, $0-96
+	MOVQ           codes+32(FP), AX
+	MOVQ           absmax+40(FP), CX
+	MOVQ           left+48(FP), DX
+	MOVQ           table+56(FP), BX
+	MOVQ           out+16(FP), SI
+	MOVQ           wordRow+72(FP), DI
+	MOVQ           scaleRow+88(FP), R8
+	VBROADCASTSS   const_0f0f0f0f<>+0(SB), Y2
+	VBROADCASTI128 nf4_low<>+0(SB), Y0
+	VBROADCASTI128 nf4_high<>+0(SB), Y1
+	MOVQ           n+0(FP), R9
+	TESTQ          R9, R9
+	JZ             rows_end
+
+rows:
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	MOVQ   blocks+8(FP), R10
+	MOVQ   words+64(FP), R11
+	MOVQ   scales+80(FP), R12
+
+run:
+	MOVQ    R10, R13
+	CMPQ    DX, R13
+	CMOVQLT DX, R13
+	SUBQ    R13, R10
+	SUBQ    R13, DX
+	TESTQ   R13, R13
+	JZ      blocks_end
+
+blocks:
+	PREFETCHT0   4096(AX)
+	VMOVDQU      (AX), Y6
+	VPSRLW       $0x04, Y6, Y5
+	VPAND        Y2, Y5, Y5
+	VPSHUFB      Y5, Y0, Y7
+	VPSHUFB      Y5, Y1, Y5
+	VPUNPCKLBW   Y5, Y7, Y8
+	VPUNPCKHBW   Y5, Y7, Y5
+	VPMADDWD     (R11), Y8, Y7
+	VPMADDWD     (R11)(DI*1), Y8, Y8
+	VPMADDWD     32(R11), Y5, Y9
+	VPADDD       Y9, Y7, Y7
+	VPMADDWD     32(R11)(DI*1), Y5, Y5
+	VPADDD       Y5, Y8, Y8
+	VPAND        Y2, Y6, Y6
+	VPSHUFB      Y6, Y0, Y5
+	VPSHUFB      Y6, Y1, Y6
+	VPUNPCKLBW   Y6, Y5, Y9
+	VPUNPCKHBW   Y6, Y5, Y5
+	VPMADDWD     64(R11), Y9, Y6
+	VPADDD       Y6, Y7, Y7
+	VPMADDWD     64(R11)(DI*1), Y9, Y6
+	VPADDD       Y6, Y8, Y8
+	VPMADDWD     96(R11), Y5, Y6
+	VPADDD       Y6, Y7, Y7
+	VPMADDWD     96(R11)(DI*1), Y5, Y5
+	VPADDD       Y5, Y8, Y8
+	MOVBQZX      (CX), R14
+	VBROADCASTSS (BX)(R14*4), Y5
+	VBROADCASTSS (R12), Y6
+	VMULPS       Y5, Y6, Y6
+	VCVTDQ2PS    Y7, Y7
+	VFMADD231PS  Y7, Y6, Y3
+	VBROADCASTSS (R12)(R8*1), Y6
+	VMULPS       Y5, Y6, Y6
+	VCVTDQ2PS    Y8, Y8
+	VFMADD231PS  Y8, Y6, Y4
+	ADDQ         $0x20, AX
+	INCQ         CX
+	ADDQ         $0x00000080, R11
+	ADDQ         $0x04, R12
+	DECQ         R13
+	JNZ          blocks
+
+blocks_end:
+	TESTQ DX, DX
+	JNZ   same
+	ADDQ  $0x00000400, BX
+	MOVQ  $0x00000100, DX
+
+same:
+	TESTQ        R10, R10
+	JNZ          run
+	VEXTRACTF128 $0x01, Y3, X5
+	VADDPS       X3, X5, X5
+	VHADDPS      X5, X5, X5
+	VHADDPS      X5, X5, X5
+	VMOVSS       X5, (SI)
+	MOVQ         outRow+24(FP), R10
+	VEXTRACTF128 $0x01, Y4, X3
+	VADDPS       X4, X3, X3
+	VHADDPS      X3, X3, X3
+	VHADDPS      X3, X3, X3
+	VMOVSS       X3, (SI)(R10*1)
+	ADDQ         $0x04, SI
+	DECQ         R9
+	JNZ          rows
+
+rows_end:
+	VZEROUPPER
+	RET
+
+// func wholeDot3(n int, blocks int, out *float32, outRow uintptr, codes *byte, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)
+// Requires: AVX, AVX2, CMOV, FMA3, MMX+
+TEXT ·wholeDot3(SB), NOSPLIT, $0-96
+	MOVQ           codes+32(FP), AX
+	MOVQ           absmax+40(FP), CX
+	MOVQ           left+48(FP), DX
+	MOVQ           table+56(FP), BX
+	MOVQ           out+16(FP), SI
+	MOVQ           wordRow+72(FP), DI
+	MOVQ           scaleRow+88(FP), R8
+	VBROADCASTSS   const_0f0f0f0f<>+0(SB), Y2
+	VBROADCASTI128 nf4_low<>+0(SB), Y0
+	VBROADCASTI128 nf4_high<>+0(SB), Y1
+	MOVQ           n+0(FP), R9
+	TESTQ          R9, R9
+	JZ             rows_end
+
+rows:
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	MOVQ   blocks+8(FP), R10
+	MOVQ   words+64(FP), R11
+	MOVQ   scales+80(FP), R12
+
+run:
+	MOVQ    R10, R13
+	CMPQ    DX, R13
+	CMOVQLT DX, R13
+	SUBQ    R13, R10
+	SUBQ    R13, DX
+	TESTQ   R13, R13
+	JZ      blocks_end
+
+blocks:
+	PREFETCHT0   4096(AX)
+	VMOVDQU      (AX), Y7
+	VPSRLW       $0x04, Y7, Y6
+	VPAND        Y2, Y6, Y6
+	VPSHUFB      Y6, Y0, Y8
+	VPSHUFB      Y6, Y1, Y6
+	VPUNPCKLBW   Y6, Y8, Y9
+	VPUNPCKHBW   Y6, Y8, Y6
+	VPMADDWD     (R11), Y9, Y8
+	VPMADDWD     (R11)(DI*1), Y9, Y10
+	VPMADDWD     (R11)(DI*2), Y9, Y9
+	VPMADDWD     32(R11), Y6, Y11
+	VPADDD       Y11, Y8, Y8
+	VPMADDWD     32(R11)(DI*1), Y6, Y11
+	VPADDD       Y11, Y10, Y10
+	VPMADDWD     32(R11)(DI*2), Y6, Y6
+	VPADDD       Y6, Y9, Y9
+	VPAND        Y2, Y7, Y7
+	VPSHUFB      Y7, Y0, Y6
+	VPSHUFB      Y7, Y1, Y7
+	VPUNPCKLBW   Y7, Y6, Y11
+	VPUNPCKHBW   Y7, Y6, Y6
+	VPMADDWD     64(R11), Y11, Y7
+	VPADDD       Y7, Y8, Y8
+	VPMADDWD     64(R11)(DI*1), Y11, Y7
+	VPADDD       Y7, Y10, Y10
+	VPMADDWD     64(R11)(DI*2), Y11, Y7
+	VPADDD       Y7, Y9, Y9
+	VPMADDWD     96(R11), Y6, Y7
+	VPADDD       Y7, Y8, Y8
+	VPMADDWD     96(R11)(DI*1), Y6, Y7
+	VPADDD       Y7, Y10, Y10
+	VPMADDWD     96(R11)(DI*2), Y6, Y6
+	VPADDD       Y6, Y9, Y9
+	MOVBQZX      (CX), R14
+	VBROADCASTSS (BX)(R14*4), Y6
+	VBROADCASTSS (R12), Y7
+	VMULPS       Y6, Y7, Y7
+	VCVTDQ2PS    Y8, Y8
+	VFMADD231PS  Y8, Y7, Y3
+	VBROADCASTSS (R12)(R8*1), Y7
+	VMULPS       Y6, Y7, Y7
+	VCVTDQ2PS    Y10, Y10
+	VFMADD231PS  Y10, Y7, Y4
+	VBROADCASTSS (R12)(R8*2), Y7
+	VMULPS       Y6, Y7, Y7
+	VCVTDQ2PS    Y9, Y9
+	VFMADD231PS  Y9, Y7, Y5
+	ADDQ         $0x20, AX
+	INCQ         CX
+	ADDQ         $0x00000080, R11
+	ADDQ         $0x04, R12
+	DECQ         R13
+	JNZ          blocks
+
+blocks_end:
+	TESTQ DX, DX
+	JNZ   same
+	ADDQ  $0x00000400, BX
+	MOVQ  $0x00000100, DX
+
+same:
+	TESTQ        R10, R10
+	JNZ          run
+	VEXTRACTF128 $0x01, Y3, X6
+	VADDPS       X3, X6, X6
+	VHADDPS      X6, X6, X6
+	VHADDPS      X6, X6, X6
+	VMOVSS       X6, (SI)
+	MOVQ         outRow+24(FP), R10
+	VEXTRACTF128 $0x01, Y4, X3
+	VADDPS       X4, X3, X3
+	VHADDPS      X3, X3, X3
+	VHADDPS      X3, X3, X3
+	VMOVSS       X3, (SI)(R10*1)
+	MOVQ         outRow+24(FP), R10
+	VEXTRACTF128 $0x01, Y5, X3
+	VADDPS       X5, X3, X3
+	VHADDPS      X3, X3, X3
+	VHADDPS      X3, X3, X3
+	VMOVSS       X3, (SI)(R10*2)
+	ADDQ         $0x04, SI
+	DECQ         R9
+	JNZ          rows
+
+rows_end:
+	VZEROUPPER
+	RET
+
+// func nestedTable(dst *[256]float32, values *[256]float32, scale float32, offset float32)
+// Requires: AVX
+TEXT ·nestedTable(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         values+8(FP), CX
+	VBROADCASTSS scale+16(FP), Y0
+	VBROADCASTSS offset+20(FP), Y1
+	MOVQ         $0x00000020, DX
+	TESTQ        DX, DX
+	JZ           loop_end
+
+loop:
+	VMULPS  (CX), Y0, Y2
+	VADDPS  Y1, Y2, Y2
+	VMOVUPS Y2, (AX)
+	ADDQ    $0x20, CX
+	ADDQ    $0x20, AX
+	DECQ    DX
+	JNZ     loop
+
+loop_end:
+	VZEROUPPER
+	RET
+
 // func add(n int, out *float32, x *float32, y *float32)
 // Requires: AVX
 TEXT ·add(SB), NOSPLIT, $0-32

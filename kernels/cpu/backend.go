@@ -16,6 +16,7 @@ type Backend struct {
 	memory memory
 	vector [2][]float32 // weight vectors widened to float32, one for each a single operation may need
 	rows   []float32    // what an operation lays out anew for all threads
+	whole  whole        // activations as linearWhole takes them
 }
 
 var _ kernels.Backend = (*Backend)(nil)

@@ -35,6 +35,13 @@ type loops struct {
 	// Of each 32 elements of x those of even index come first. at, size and n are multiples of 32. nil: there is none.
 	dotsNF4 func(out []float32, size int, codes []byte, at int, absmax []float32, round kernels.DType, x []float32, xRow, n, tokens int)
 
+	// wholeSplit turns activations into whole numbers, and wholeDots multiplies rows of NF4 weights in blocks of 64 by up to
+	// four tokens of them: out (tokens,rows), tokens outRow apart. The blocks' absmaxima are codes of tables: left blocks of
+	// the first, 256 of every other. nestedTable is such a table: SignedMap·scale + offset. nil: there is none.
+	wholeSplit  func(words []int16, scales, x []float32)
+	wholeDots   func(out []float32, outRow, rows int, codes, absmax []byte, left int, tables [][256]float32, a whole, tokens int)
+	nestedTable func(table *[256]float32, scale, offset float32)
+
 	// Elements.
 	add       func(out, x, y []float32)
 	multiply  func(out, x []float32, s float32)

@@ -31,6 +31,11 @@ var avx2Loops = loops{
 	largest: func(x []float32) float32 { return maxAbs(len(x), unsafe.SliceData(x)) },
 
 	tile: avx2Tile, packRows: avx2PackRows, packColumns: avx2PackColumns, dots: avx2Dots, dotsNF4: avx2DotsNF4,
+	wholeSplit: func(words []int16, scales, x []float32) { wholeSplit(len(x)/wholeBlock, &words[0], &scales[0], &x[0]) },
+	wholeDots:  avx2WholeDots,
+	nestedTable: func(table *[256]float32, scale, offset float32) {
+		nestedTable(table, &kernels.SignedMap, scale, offset)
+	},
 
 	add: func(out, x, y []float32) {
 		add(len(out), unsafe.SliceData(out), unsafe.SliceData(x), unsafe.SliceData(y))
@@ -147,6 +152,24 @@ var dotsNF4 = [3][5]dotNF4Kernel{
 
 func avx2DotsNF4(out []float32, size int, codes []byte, at int, absmax []float32, round kernels.DType, x []float32, xRow, n, tokens int) {
 	dotsNF4[round][tokens](n, size-at%size, size, &out[0], &codes[at/2], &absmax[0], &x[0], uintptr(4*xRow))
+}
+
+type wholeKernel func(n, blocks int, out *float32, outRow uintptr, codes, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)
+
+var wholeKernels = [...]wholeKernel{nil, wholeDot1, wholeDot2, wholeDot3}
+
+func avx2WholeDots(out []float32, outRow, rows int, codes, absmax []byte, left int, tables [][256]float32, a whole, tokens int) {
+	K := len(a.words) / tokens
+	blocks := K / wholeBlock
+	for t := 0; t < tokens; {
+		n := min(tokens-t, 3)
+		if tokens == 4 {
+			n = 2
+		}
+		wholeKernels[n](rows, blocks, &out[t*outRow], uintptr(4*outRow), &codes[0], &absmax[0], left, &tables[0][0],
+			&a.words[t*K], uintptr(2*K), &a.scales[t*blocks], uintptr(4*blocks))
+		t += n
+	}
 }
 
 func avx2ToNF4(codes []byte, x []float32, scale float32) {

@@ -30,6 +30,7 @@ func avx2() {
 	packColumns(16)
 	converts()
 	nf4()
+	whole()
 	elementwise()
 	norms()
 	exponentials()
