@@ -191,6 +191,18 @@ func wholeDot3(n int, blocks int, out *float32, outRow uintptr, codes *byte, abs
 func nestedTable(dst *[256]float32, values *[256]float32, scale float32, offset float32)
 
 //go:noescape
+func widenRowsF16(rows int, n int, dst *float32, dstRow uintptr, src *uint16, srcRow uintptr, ahead uintptr)
+
+//go:noescape
+func nf4RowsF32(rows int, blocks int, dst *float32, dstRow uintptr, codes *byte, codeRow uintptr, absmax *float32, absmaxRow uintptr, ahead uintptr)
+
+//go:noescape
+func nf4RowsF16(rows int, blocks int, dst *float32, dstRow uintptr, codes *byte, codeRow uintptr, absmax *float32, absmaxRow uintptr, ahead uintptr)
+
+//go:noescape
+func nf4RowsBF16(rows int, blocks int, dst *float32, dstRow uintptr, codes *byte, codeRow uintptr, absmax *float32, absmaxRow uintptr, ahead uintptr)
+
+//go:noescape
 func add(n int, out *float32, x *float32, y *float32)
 
 //go:noescape

@@ -6337,6 +6337,380 @@ loop_end:
 	VZEROUPPER
 	RET
 
+// func widenRowsF16(rows int, n int, dst *float32, dstRow uintptr, src *uint16, srcRow uintptr, ahead uintptr)
+// Requires: AVX, F16C, MMX+
+TEXT ·widenRowsF16(SB), NOSPLIT, $0-56
+	MOVQ  rows+0(FP), AX
+	MOVQ  dst+16(FP), CX
+	MOVQ  src+32(FP), DX
+	MOVQ  ahead+48(FP), BX
+	TESTQ AX, AX
+	JZ    rows_end
+
+rows:
+	MOVQ  n+8(FP), SI
+	MOVQ  CX, DI
+	MOVQ  DX, R8
+	SHRQ  $0x05, SI
+	TESTQ SI, SI
+	JZ    loop_end
+
+loop:
+	PREFETCHT1 (R8)(BX*1)
+	VCVTPH2PS  (R8), Y0
+	VMOVUPS    Y0, (DI)
+	VCVTPH2PS  16(R8), Y0
+	VMOVUPS    Y0, 32(DI)
+	VCVTPH2PS  32(R8), Y0
+	VMOVUPS    Y0, 64(DI)
+	VCVTPH2PS  48(R8), Y0
+	VMOVUPS    Y0, 96(DI)
+	ADDQ       $0x40, R8
+	ADDQ       $0x00000080, DI
+	DECQ       SI
+	JNZ        loop
+
+loop_end:
+	MOVQ dstRow+24(FP), SI
+	ADDQ SI, CX
+	MOVQ srcRow+40(FP), SI
+	ADDQ SI, DX
+	DECQ AX
+	JNZ  rows
+
+rows_end:
+	VZEROUPPER
+	RET
+
+// func nf4RowsF32(rows int, blocks int, dst *float32, dstRow uintptr, codes *byte, codeRow uintptr, absmax *float32, absmaxRow uintptr, ahead uintptr)
+// Requires: AVX, AVX2, MMX+
+TEXT ·nf4RowsF32(SB), NOSPLIT, $0-72
+	MOVQ  rows+0(FP), AX
+	MOVQ  dst+16(FP), CX
+	MOVQ  codes+32(FP), DX
+	MOVQ  absmax+48(FP), BX
+	MOVQ  ahead+64(FP), SI
+	TESTQ AX, AX
+	JZ    rows_end
+
+rows:
+	MOVQ  blocks+8(FP), DI
+	MOVQ  CX, R8
+	MOVQ  DX, R9
+	MOVQ  BX, R10
+	TESTQ DI, DI
+	JZ    loop_end
+
+loop:
+	PREFETCHT1   (R9)(SI*1)
+	VBROADCASTSS (R10), Y1
+	VMULPS       nf4_values<>+0(SB), Y1, Y0
+	VMULPS       nf4_values<>+32(SB), Y1, Y1
+	VMOVQ        (R9), X2
+	VPSRLW       $0x04, X2, X3
+	VPUNPCKLBW   X2, X3, X2
+	VPMOVZXBD    X2, Y3
+	VPSLLD       $0x1c, Y3, Y4
+	VPERMPS      Y0, Y3, Y5
+	VPERMPS      Y1, Y3, Y3
+	VBLENDVPS    Y4, Y3, Y5, Y5
+	VMOVUPS      Y5, (R8)
+	VPSRLDQ      $0x08, X2, X2
+	VPMOVZXBD    X2, Y2
+	VPSLLD       $0x1c, Y2, Y3
+	VPERMPS      Y0, Y2, Y4
+	VPERMPS      Y1, Y2, Y2
+	VBLENDVPS    Y3, Y2, Y4, Y4
+	VMOVUPS      Y4, 32(R8)
+	VMOVQ        8(R9), X2
+	VPSRLW       $0x04, X2, X3
+	VPUNPCKLBW   X2, X3, X2
+	VPMOVZXBD    X2, Y3
+	VPSLLD       $0x1c, Y3, Y4
+	VPERMPS      Y0, Y3, Y5
+	VPERMPS      Y1, Y3, Y3
+	VBLENDVPS    Y4, Y3, Y5, Y5
+	VMOVUPS      Y5, 64(R8)
+	VPSRLDQ      $0x08, X2, X2
+	VPMOVZXBD    X2, Y2
+	VPSLLD       $0x1c, Y2, Y3
+	VPERMPS      Y0, Y2, Y4
+	VPERMPS      Y1, Y2, Y2
+	VBLENDVPS    Y3, Y2, Y4, Y4
+	VMOVUPS      Y4, 96(R8)
+	ADDQ         $0x10, R9
+	VMOVQ        (R9), X2
+	VPSRLW       $0x04, X2, X3
+	VPUNPCKLBW   X2, X3, X2
+	VPMOVZXBD    X2, Y3
+	VPSLLD       $0x1c, Y3, Y4
+	VPERMPS      Y0, Y3, Y5
+	VPERMPS      Y1, Y3, Y3
+	VBLENDVPS    Y4, Y3, Y5, Y5
+	VMOVUPS      Y5, 128(R8)
+	VPSRLDQ      $0x08, X2, X2
+	VPMOVZXBD    X2, Y2
+	VPSLLD       $0x1c, Y2, Y3
+	VPERMPS      Y0, Y2, Y4
+	VPERMPS      Y1, Y2, Y2
+	VBLENDVPS    Y3, Y2, Y4, Y4
+	VMOVUPS      Y4, 160(R8)
+	VMOVQ        8(R9), X2
+	VPSRLW       $0x04, X2, X3
+	VPUNPCKLBW   X2, X3, X2
+	VPMOVZXBD    X2, Y3
+	VPSLLD       $0x1c, Y3, Y4
+	VPERMPS      Y0, Y3, Y5
+	VPERMPS      Y1, Y3, Y3
+	VBLENDVPS    Y4, Y3, Y5, Y5
+	VMOVUPS      Y5, 192(R8)
+	VPSRLDQ      $0x08, X2, X2
+	VPMOVZXBD    X2, Y2
+	VPSLLD       $0x1c, Y2, Y3
+	VPERMPS      Y0, Y2, Y0
+	VPERMPS      Y1, Y2, Y1
+	VBLENDVPS    Y3, Y1, Y0, Y0
+	VMOVUPS      Y0, 224(R8)
+	ADDQ         $0x10, R9
+	ADDQ         $0x04, R10
+	ADDQ         $0x00000100, R8
+	DECQ         DI
+	JNZ          loop
+
+loop_end:
+	MOVQ dstRow+24(FP), DI
+	ADDQ DI, CX
+	MOVQ codeRow+40(FP), DI
+	ADDQ DI, DX
+	MOVQ absmaxRow+56(FP), DI
+	ADDQ DI, BX
+	DECQ AX
+	JNZ  rows
+
+rows_end:
+	VZEROUPPER
+	RET
+
+// func nf4RowsF16(rows int, blocks int, dst *float32, dstRow uintptr, codes *byte, codeRow uintptr, absmax *float32, absmaxRow uintptr, ahead uintptr)
+// Requires: AVX, AVX2, F16C, MMX+
+TEXT ·nf4RowsF16(SB), NOSPLIT, $0-72
+	MOVQ  rows+0(FP), AX
+	MOVQ  dst+16(FP), CX
+	MOVQ  codes+32(FP), DX
+	MOVQ  absmax+48(FP), BX
+	MOVQ  ahead+64(FP), SI
+	TESTQ AX, AX
+	JZ    rows_end
+
+rows:
+	MOVQ  blocks+8(FP), DI
+	MOVQ  CX, R8
+	MOVQ  DX, R9
+	MOVQ  BX, R10
+	TESTQ DI, DI
+	JZ    loop_end
+
+loop:
+	PREFETCHT1   (R9)(SI*1)
+	VBROADCASTSS (R10), Y1
+	VMULPS       nf4_values<>+0(SB), Y1, Y0
+	VMULPS       nf4_values<>+32(SB), Y1, Y1
+	VCVTPS2PH    $0x00, Y0, X0
+	VPSHUFB      bytes_apart<>+0(SB), X0, X0
+	VCVTPS2PH    $0x00, Y1, X1
+	VPSHUFB      bytes_apart<>+0(SB), X1, X1
+	VPUNPCKLQDQ  X1, X0, X2
+	VPUNPCKHQDQ  X1, X0, X1
+	VINSERTI128  $0x01, X2, Y2, Y0
+	VINSERTI128  $0x01, X1, Y1, Y1
+	VMOVDQU      (R9), X2
+	VPSRLW       $0x04, X2, X3
+	VPAND        nibble<>+0(SB), X2, X2
+	VPAND        nibble<>+0(SB), X3, X3
+	VPUNPCKHBW   X2, X3, X4
+	VPUNPCKLBW   X2, X3, X2
+	VINSERTI128  $0x01, X4, Y2, Y3
+	VPSHUFB      Y3, Y0, Y4
+	VPSHUFB      Y3, Y1, Y3
+	VPUNPCKLBW   Y3, Y4, Y5
+	VPUNPCKHBW   Y3, Y4, Y3
+	VCVTPH2PS    X5, Y4
+	VMOVUPS      Y4, (R8)
+	VCVTPH2PS    X3, Y4
+	VMOVUPS      Y4, 32(R8)
+	VEXTRACTI128 $0x01, Y5, X4
+	VCVTPH2PS    X4, Y4
+	VMOVUPS      Y4, 64(R8)
+	VEXTRACTI128 $0x01, Y3, X3
+	VCVTPH2PS    X3, Y3
+	VMOVUPS      Y3, 96(R8)
+	ADDQ         $0x10, R9
+	VMOVDQU      (R9), X2
+	VPSRLW       $0x04, X2, X3
+	VPAND        nibble<>+0(SB), X2, X2
+	VPAND        nibble<>+0(SB), X3, X3
+	VPUNPCKHBW   X2, X3, X4
+	VPUNPCKLBW   X2, X3, X2
+	VINSERTI128  $0x01, X4, Y2, Y3
+	VPSHUFB      Y3, Y0, Y0
+	VPSHUFB      Y3, Y1, Y1
+	VPUNPCKLBW   Y1, Y0, Y3
+	VPUNPCKHBW   Y1, Y0, Y0
+	VCVTPH2PS    X3, Y1
+	VMOVUPS      Y1, 128(R8)
+	VCVTPH2PS    X0, Y1
+	VMOVUPS      Y1, 160(R8)
+	VEXTRACTI128 $0x01, Y3, X1
+	VCVTPH2PS    X1, Y1
+	VMOVUPS      Y1, 192(R8)
+	VEXTRACTI128 $0x01, Y0, X0
+	VCVTPH2PS    X0, Y0
+	VMOVUPS      Y0, 224(R8)
+	ADDQ         $0x10, R9
+	ADDQ         $0x04, R10
+	ADDQ         $0x00000100, R8
+	DECQ         DI
+	JNZ          loop
+
+loop_end:
+	MOVQ dstRow+24(FP), DI
+	ADDQ DI, CX
+	MOVQ codeRow+40(FP), DI
+	ADDQ DI, DX
+	MOVQ absmaxRow+56(FP), DI
+	ADDQ DI, BX
+	DECQ AX
+	JNZ  rows
+
+rows_end:
+	VZEROUPPER
+	RET
+
+// func nf4RowsBF16(rows int, blocks int, dst *float32, dstRow uintptr, codes *byte, codeRow uintptr, absmax *float32, absmaxRow uintptr, ahead uintptr)
+// Requires: AVX, AVX2, MMX+
+TEXT ·nf4RowsBF16(SB), NOSPLIT, $0-72
+	MOVQ  rows+0(FP), AX
+	MOVQ  dst+16(FP), CX
+	MOVQ  codes+32(FP), DX
+	MOVQ  absmax+48(FP), BX
+	MOVQ  ahead+64(FP), SI
+	TESTQ AX, AX
+	JZ    rows_end
+
+rows:
+	MOVQ  blocks+8(FP), DI
+	MOVQ  CX, R8
+	MOVQ  DX, R9
+	MOVQ  BX, R10
+	TESTQ DI, DI
+	JZ    loop_end
+
+loop:
+	PREFETCHT1   (R9)(SI*1)
+	VBROADCASTSS (R10), Y1
+	VMULPS       nf4_values<>+0(SB), Y1, Y0
+	VMULPS       nf4_values<>+32(SB), Y1, Y1
+	VPSRLD       $0x10, Y0, Y2
+	VBROADCASTSS const_00000001<>+0(SB), Y3
+	VPAND        Y3, Y2, Y2
+	VBROADCASTSS const_00007fff<>+0(SB), Y3
+	VPADDD       Y3, Y0, Y0
+	VPADDD       Y2, Y0, Y0
+	VBROADCASTSS const_ffff0000<>+0(SB), Y2
+	VPAND        Y2, Y0, Y0
+	VPSRLD       $0x10, Y1, Y2
+	VBROADCASTSS const_00000001<>+0(SB), Y3
+	VPAND        Y3, Y2, Y2
+	VBROADCASTSS const_00007fff<>+0(SB), Y3
+	VPADDD       Y3, Y1, Y1
+	VPADDD       Y2, Y1, Y1
+	VBROADCASTSS const_ffff0000<>+0(SB), Y2
+	VPAND        Y2, Y1, Y1
+	VMOVQ        (R9), X2
+	VPSRLW       $0x04, X2, X3
+	VPUNPCKLBW   X2, X3, X2
+	VPMOVZXBD    X2, Y3
+	VPSLLD       $0x1c, Y3, Y4
+	VPERMPS      Y0, Y3, Y5
+	VPERMPS      Y1, Y3, Y3
+	VBLENDVPS    Y4, Y3, Y5, Y5
+	VMOVUPS      Y5, (R8)
+	VPSRLDQ      $0x08, X2, X2
+	VPMOVZXBD    X2, Y2
+	VPSLLD       $0x1c, Y2, Y3
+	VPERMPS      Y0, Y2, Y4
+	VPERMPS      Y1, Y2, Y2
+	VBLENDVPS    Y3, Y2, Y4, Y4
+	VMOVUPS      Y4, 32(R8)
+	VMOVQ        8(R9), X2
+	VPSRLW       $0x04, X2, X3
+	VPUNPCKLBW   X2, X3, X2
+	VPMOVZXBD    X2, Y3
+	VPSLLD       $0x1c, Y3, Y4
+	VPERMPS      Y0, Y3, Y5
+	VPERMPS      Y1, Y3, Y3
+	VBLENDVPS    Y4, Y3, Y5, Y5
+	VMOVUPS      Y5, 64(R8)
+	VPSRLDQ      $0x08, X2, X2
+	VPMOVZXBD    X2, Y2
+	VPSLLD       $0x1c, Y2, Y3
+	VPERMPS      Y0, Y2, Y4
+	VPERMPS      Y1, Y2, Y2
+	VBLENDVPS    Y3, Y2, Y4, Y4
+	VMOVUPS      Y4, 96(R8)
+	ADDQ         $0x10, R9
+	VMOVQ        (R9), X2
+	VPSRLW       $0x04, X2, X3
+	VPUNPCKLBW   X2, X3, X2
+	VPMOVZXBD    X2, Y3
+	VPSLLD       $0x1c, Y3, Y4
+	VPERMPS      Y0, Y3, Y5
+	VPERMPS      Y1, Y3, Y3
+	VBLENDVPS    Y4, Y3, Y5, Y5
+	VMOVUPS      Y5, 128(R8)
+	VPSRLDQ      $0x08, X2, X2
+	VPMOVZXBD    X2, Y2
+	VPSLLD       $0x1c, Y2, Y3
+	VPERMPS      Y0, Y2, Y4
+	VPERMPS      Y1, Y2, Y2
+	VBLENDVPS    Y3, Y2, Y4, Y4
+	VMOVUPS      Y4, 160(R8)
+	VMOVQ        8(R9), X2
+	VPSRLW       $0x04, X2, X3
+	VPUNPCKLBW   X2, X3, X2
+	VPMOVZXBD    X2, Y3
+	VPSLLD       $0x1c, Y3, Y4
+	VPERMPS      Y0, Y3, Y5
+	VPERMPS      Y1, Y3, Y3
+	VBLENDVPS    Y4, Y3, Y5, Y5
+	VMOVUPS      Y5, 192(R8)
+	VPSRLDQ      $0x08, X2, X2
+	VPMOVZXBD    X2, Y2
+	VPSLLD       $0x1c, Y2, Y3
+	VPERMPS      Y0, Y2, Y0
+	VPERMPS      Y1, Y2, Y1
+	VBLENDVPS    Y3, Y1, Y0, Y0
+	VMOVUPS      Y0, 224(R8)
+	ADDQ         $0x10, R9
+	ADDQ         $0x04, R10
+	ADDQ         $0x00000100, R8
+	DECQ         DI
+	JNZ          loop
+
+loop_end:
+	MOVQ dstRow+24(FP), DI
+	ADDQ DI, CX
+	MOVQ codeRow+40(FP), DI
+	ADDQ DI, DX
+	MOVQ absmaxRow+56(FP), DI
+	ADDQ DI, BX
+	DECQ AX
+	JNZ  rows
+
+rows_end:
+	VZEROUPPER
+	RET
+
 // func add(n int, out *float32, x *float32, y *float32)
 // Requires: AVX
 TEXT ·add(SB), NOSPLIT, $0-32

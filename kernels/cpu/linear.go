@@ -23,6 +23,9 @@ func (b *Backend) Linear(out, x, weight, bias kernels.Tensor) {
 		}
 		return
 	}
+	if b.linearTiles(out, x, weight, bs) {
+		return
+	}
 	b.multiply(product{
 		c: out.F32s(), rows: T, cols: N,
 		a: x.F32s(), inner: K, aRow: K, aCol: 1,

@@ -35,6 +35,11 @@ type loops struct {
 	// Of each 32 elements of x those of even index come first. at, size and n are multiples of 32. nil: there is none.
 	dotsNF4 func(out []float32, size int, codes []byte, at int, absmax []float32, round kernels.DType, x []float32, xRow, n, tokens int)
 
+	// f16Rows and nf4Rows widen count weights of each row from element at on: a multiple of 32, or of NF4's blocks of 64, whose
+	// scales are absmax. They ask for what lies ahead elements further. nil: there is none.
+	f16Rows func(dst []float32, dstRow, rows, count int, t kernels.Tensor, at, ahead int)
+	nf4Rows func(dst []float32, dstRow, rows, count int, t kernels.Tensor, at int, absmax []float32, ahead int)
+
 	// wholeSplit turns activations into whole numbers, and wholeDots multiplies rows of NF4 weights in blocks of 64 by up to
 	// four tokens of them: out (tokens,rows), tokens outRow apart. The blocks' absmaxima are codes of tables: left blocks of
 	// the first, 256 of every other. nestedTable is such a table: SignedMap·scale + offset. nil: there is none.

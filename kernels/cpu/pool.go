@@ -22,7 +22,7 @@ type pool struct {
 
 // worker is what one thread owns.
 type worker struct {
-	scratch [3][]float32
+	scratch [4][]float32
 	tables  [][256]float32 // of NF4's scales
 	asleep  atomic.Bool
 	wake    chan struct{}

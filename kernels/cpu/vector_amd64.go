@@ -31,6 +31,7 @@ var avx2Loops = loops{
 	largest: func(x []float32) float32 { return maxAbs(len(x), unsafe.SliceData(x)) },
 
 	tile: avx2Tile, packRows: avx2PackRows, packColumns: avx2PackColumns, dots: avx2Dots, dotsNF4: avx2DotsNF4,
+	f16Rows: avx2F16Rows, nf4Rows: avx2NF4Rows,
 	wholeSplit: func(words []int16, scales, x []float32) { wholeSplit(len(x)/wholeBlock, &words[0], &scales[0], &x[0]) },
 	wholeDots:  avx2WholeDots,
 	nestedTable: func(table *[256]float32, scale, offset float32) {
@@ -152,6 +153,21 @@ var dotsNF4 = [3][5]dotNF4Kernel{
 
 func avx2DotsNF4(out []float32, size int, codes []byte, at int, absmax []float32, round kernels.DType, x []float32, xRow, n, tokens int) {
 	dotsNF4[round][tokens](n, size-at%size, size, &out[0], &codes[at/2], &absmax[0], &x[0], uintptr(4*xRow))
+}
+
+func avx2F16Rows(dst []float32, dstRow, rows, count int, t kernels.Tensor, at, ahead int) {
+	widenRowsF16(rows, count, &dst[0], uintptr(4*dstRow), &t.F16s()[at], uintptr(2*t.Cols), uintptr(2*ahead))
+}
+
+func avx2NF4Rows(dst []float32, dstRow, rows, count int, t kernels.Tensor, at int, absmax []float32, ahead int) {
+	kernel := nf4RowsF32
+	switch t.Quant.Round {
+	case kernels.F16:
+		kernel = nf4RowsF16
+	case kernels.BF16:
+		kernel = nf4RowsBF16
+	}
+	kernel(rows, count/wholeBlock, &dst[0], uintptr(4*dstRow), &t.Host[at/2], uintptr(t.Cols/2), &absmax[0], uintptr(t.Cols/wholeBlock*4), uintptr(ahead/2))
 }
 
 type wholeKernel func(n, blocks int, out *float32, outRow uintptr, codes, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)

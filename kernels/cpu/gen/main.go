@@ -31,6 +31,7 @@ func avx2() {
 	converts()
 	nf4()
 	whole()
+	widenRows()
 	elementwise()
 	norms()
 	exponentials()

@@ -155,13 +155,17 @@ var nf4Values = [16]float32{
 	0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
 }
 
+var codes Mem
+
 // codebook is NF4's values in memory.
 func codebook() Mem {
-	table := GLOBL("nf4_values", RODATA|NOPTR)
-	for i, v := range nf4Values {
-		DATA(4*i, U32(math.Float32bits(v)))
+	if codes.Symbol.Name == "" {
+		codes = GLOBL("nf4_values", RODATA|NOPTR)
+		for i, v := range nf4Values {
+			DATA(4*i, U32(math.Float32bits(v)))
+		}
 	}
-	return table
+	return codes
 }
 
 // nf4 writes the codebook's kernels.
@@ -288,16 +292,7 @@ func nf4Steps(table Mem, round weightType, look lookUp, pointers []Register, bod
 	codes := pointer("codes")
 	var low, high VecVirtual
 	blocks(func(absmax Register) {
-		low, high = YMM(), YMM()
-		scale := broadcast(Mem{Base: absmax})
-		VMULPS(table, scale, low)
-		VMULPS(table.Offset(32), scale, high)
-		if round.name == "F16" {
-			halfTables(low, high)
-		} else {
-			roundTo(round, low)
-			roundTo(round, high)
-		}
+		low, high = scaledTables(table, round, absmax)
 	}, func(int) {
 		look(low, high, codes, body)
 		ADDQ(U8(16), codes)
