@@ -40,7 +40,8 @@ type Report struct {
 // Machine is what the figures were measured on.
 type Machine struct {
 	eval.Machine
-	Cores       int      `json:"cores"` // logical
+	Path        string   `json:"path,omitempty"` // which of its kernels the backend uses
+	Cores       int      `json:"cores"`          // logical
 	Features    []string `json:"features,omitempty"`
 	MemoryBytes int64    `json:"memory_bytes,omitempty"`
 
@@ -174,7 +175,11 @@ func run(ctx context.Context, b kernels.Backend, o Options, h Hooks, l limits) (
 
 // thisMachine describes the machine at hand, but for its roofs.
 func thisMachine(b kernels.Backend) Machine {
-	return Machine{Machine: eval.ThisMachine(b.Name()), Cores: runtime.NumCPU(), Features: features(), MemoryBytes: memoryBytes()}
+	m := Machine{Machine: eval.ThisMachine(b.Name()), Cores: runtime.NumCPU(), Features: features(), MemoryBytes: memoryBytes()}
+	if b, ok := b.(interface{ Path() string }); ok {
+		m.Path = b.Path()
+	}
+	return m
 }
 
 // roof is what floors are computed from. own is the bandwidth of a smaller buffer that stands for weights which may stay

@@ -12,7 +12,11 @@ func (r *Report) Text() string {
 	var t strings.Builder
 	m := r.Machine
 	fmt.Fprintf(&t, "%s, %d cores, %d threads, %s of memory, %s, %s/%s", m.Processor, m.Cores, m.Threads, bytes(m.MemoryBytes), m.Go, m.OS, m.Arch)
-	fmt.Fprintf(&t, "\nbackend %s; the processor has %s", m.Device, strings.Join(m.Features, " "))
+	fmt.Fprintf(&t, "\nbackend %s", m.Device)
+	if m.Path != "" {
+		fmt.Fprintf(&t, " with its %s kernels", m.Path)
+	}
+	fmt.Fprintf(&t, "; the processor has %s", strings.Join(m.Features, " "))
 	fmt.Fprintf(&t, "\nmemory is read at %s GB/s", digits(m.ReadBytesPerSecond/1e9))
 	if m.RegisterFlops > 0 {
 		fmt.Fprintf(&t, "; fp32 multiply-adds on registers reach %s GFLOP/s", digits(m.RegisterFlops/1e9))

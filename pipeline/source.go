@@ -105,7 +105,7 @@ func (j *job) fetchDataset(ctx context.Context) error {
 }
 
 // OpenBackend makes the backend for a device of the configuration: "auto", "cpu" or "cuda". The note is not empty where
-// "auto" had to leave a GPU unused.
+// "auto" had to leave a GPU unused. $QUARTET_CPU names the CPU's kernels: plain, avx2 or avx512; unset, the fastest.
 func OpenBackend(device string) (b kernels.Backend, note string, err error) {
 	switch device {
 	case "cuda":
@@ -115,5 +115,9 @@ func OpenBackend(device string) (b kernels.Backend, note string, err error) {
 			note = "there is an NVIDIA GPU here, but this build has no CUDA backend; the CPU does the work"
 		}
 	}
-	return cpu.New(), note, nil
+	path, err := cpu.ParsePath(os.Getenv("QUARTET_CPU"))
+	if err != nil {
+		return nil, "", fmt.Errorf("QUARTET_CPU: %w", err)
+	}
+	return cpu.New(cpu.On(path)), note, nil
 }

@@ -12,6 +12,7 @@ import (
 // those of the plain and of the vector path differ by rounding, except where the contract says exactly.
 type Backend struct {
 	pool   *pool
+	path   Path
 	loops  *loops
 	memory memory
 	vector [2][]float32 // weight vectors widened to float32, one for each a single operation may need
@@ -24,22 +25,14 @@ var _ kernels.Backend = (*Backend)(nil)
 // Option changes how New sets up a backend.
 type Option func(*Backend)
 
-// Plain has the backend use plain Go only, whatever the processor offers.
-func Plain(b *Backend) { b.loops = &plainLoops }
-
-// AVX512 has the backend use 512-bit vectors where the processor offers AVX-512 F, BW, DQ and VL.
-func AVX512(b *Backend) {
-	if wide := wideLoops(); wide != nil {
-		b.loops = wide
-	}
-}
-
 // Threads has the backend use n threads instead of GOMAXPROCS.
 func Threads(n int) Option { return func(b *Backend) { b.pool = newPool(n) } }
 
 // New makes a backend with a pool of threads that lives as long as it is reachable.
 func New(options ...Option) *Backend {
-	b := &Backend{loops: bestLoops()}
+	b := &Backend{}
+	paths := Paths()
+	On(paths[len(paths)-1])(b)
 	for _, o := range options {
 		o(b)
 	}

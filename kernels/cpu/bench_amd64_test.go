@@ -20,7 +20,7 @@ func BenchmarkPeak(b *testing.B) {
 		rates(b, threads*steps*12*2*width, 0)
 	}
 	b.Run("avx2", func(b *testing.B) { peak(b, fmaLoop, 8) })
-	if wideLoops() != nil {
+	if loopsOf(AVX512) != nil {
 		b.Run("avx512", func(b *testing.B) { peak(b, wideFMALoop, 16) })
 	}
 }

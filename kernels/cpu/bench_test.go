@@ -87,11 +87,11 @@ func BenchmarkLinearBackward(b *testing.B) {
 	}
 }
 
-// versions are backends with every version of the loops that this processor runs.
-func versions() map[string]*Backend {
-	v := map[string]*Backend{"best": New()}
-	if wideLoops() != nil {
-		v["avx512"] = New(AVX512)
+// versions are backends with every vector path that this processor runs.
+func versions() map[Path]*Backend {
+	v := map[Path]*Backend{}
+	for _, p := range Paths()[1:] {
+		v[p] = New(On(p))
 	}
 	return v
 }
@@ -106,7 +106,7 @@ func BenchmarkMatrixVector(b *testing.B) {
 		}
 		x, out := operand(b, cpu, kernels.F32, 1, 2560), operand(b, cpu, kernels.F32, 1, 10240)
 		for name, v := range versions() {
-			b.Run(d.String()+"/"+name, func(b *testing.B) {
+			b.Run(d.String()+"/"+string(name), func(b *testing.B) {
 				for b.Loop() {
 					for _, w := range weights {
 						v.Linear(out, x, w, kernels.Tensor{})
@@ -193,13 +193,13 @@ func BenchmarkAttention(b *testing.B) {
 		spans.I32s()[2*t+1] = int32(t + 1)
 	}
 	for name, v := range versions() {
-		b.Run("forward/"+name, func(b *testing.B) {
+		b.Run("forward/"+string(name), func(b *testing.B) {
 			for b.Loop() {
 				v.Attention(x[0], lse, x[1], x[2], x[3], spans, h)
 			}
 			rates(b, 2*T*T*2560, 0)
 		})
-		b.Run("backward/"+name, func(b *testing.B) {
+		b.Run("backward/"+string(name), func(b *testing.B) {
 			for b.Loop() {
 				v.AttentionBackward(x[4], x[5], x[6], x[0], x[1], x[2], x[3], x[0], lse, spans, h)
 			}

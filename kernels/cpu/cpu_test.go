@@ -1,36 +1,36 @@
 package cpu
 
 import (
+	"strings"
 	"testing"
 
 	"quartet/kernels/conformance"
 )
 
 func TestConformance(t *testing.T) {
-	t.Run("plain", func(t *testing.T) { conformance.Run(t, New(Plain, Threads(3))) })
-	t.Run("vector", func(t *testing.T) {
-		if bestLoops() == &plainLoops {
-			t.Skip("this processor has no AVX2, FMA and F16C")
-		}
-		conformance.Run(t, New(Threads(2)))
-	})
-	t.Run("avx512", func(t *testing.T) {
-		needAVX512(t)
-		conformance.Run(t, New(AVX512, Threads(2)))
-	})
+	for _, p := range Paths() {
+		t.Run(string(p), func(t *testing.T) { conformance.Run(t, New(On(p), Threads(2))) })
+	}
 }
 
 // TestThreads requires results that don't depend on how many threads share the work.
 func TestThreads(t *testing.T) {
-	conformance.Same(t, New(Threads(1)), New(Threads(5)))
-	t.Run("avx512", func(t *testing.T) {
-		needAVX512(t)
-		conformance.Same(t, New(AVX512, Threads(1)), New(AVX512, Threads(5)))
-	})
+	for _, p := range Paths()[1:] {
+		t.Run(string(p), func(t *testing.T) { conformance.Same(t, New(On(p), Threads(1)), New(On(p), Threads(5))) })
+	}
 }
 
-func needAVX512(t *testing.T) {
-	if wideLoops() == nil {
-		t.Skip("this processor has no AVX-512 F, BW, DQ and VL")
+func TestParsePath(t *testing.T) {
+	paths := Paths()
+	if p, err := ParsePath(""); err != nil || p != paths[len(paths)-1] {
+		t.Errorf("the fastest path is %q, %v", p, err)
+	}
+	for _, p := range paths {
+		if got, err := ParsePath(string(p)); err != nil || got != p || New(On(p)).Path() != string(p) {
+			t.Errorf("%s: got %q, %v", p, got, err)
+		}
+	}
+	if _, err := ParsePath("avx1024"); err == nil || !strings.HasPrefix(err.Error(), `the processor has no kernels "avx1024"; it runs plain`) {
+		t.Errorf("error %v", err)
 	}
 }

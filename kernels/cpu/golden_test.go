@@ -32,8 +32,9 @@ func golden(t *testing.T, path string) *safetensors.File {
 }
 
 func paths(t *testing.T, run func(t *testing.T, b *Backend)) {
-	t.Run("plain", func(t *testing.T) { run(t, New(Plain)) })
-	t.Run("vector", func(t *testing.T) { run(t, New()) })
+	for _, p := range Paths() {
+		t.Run(string(p), func(t *testing.T) { run(t, New(On(p))) })
+	}
 }
 
 // TestGoldenNF4 quantises the inputs that bitsandbytes did, and dequantises its bytes.

@@ -11,15 +11,19 @@ import (
 	"quartet/kernels"
 )
 
-// bestLoops are the fastest ones that this processor runs.
-func bestLoops() *loops {
-	if wide := wideLoops(); wide != nil {
-		return wide
-	}
-	if cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasF16C {
+// loopsOf are a path's, nil where this processor doesn't run them.
+func loopsOf(p Path) *loops {
+	x := &cpu.X86
+	narrow := x.HasAVX2 && x.HasFMA && x.HasF16C
+	switch {
+	case p == Plain:
+		return &plainLoops
+	case p == AVX2 && narrow:
 		return &avx2Loops
+	case p == AVX512 && narrow && x.HasBMI2 && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL:
+		return &avx512Loops
 	}
-	return &plainLoops
+	return nil
 }
 
 // avx2Loops call the generated kernels.

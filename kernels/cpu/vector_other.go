@@ -4,8 +4,11 @@ package cpu
 
 import "runtime"
 
-func bestLoops() *loops { return &plainLoops }
-
-func wideLoops() *loops { return nil }
+func loopsOf(p Path) *loops {
+	if p == Plain {
+		return &plainLoops
+	}
+	return nil
+}
 
 func pause() { runtime.Gosched() }

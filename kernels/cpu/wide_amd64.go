@@ -3,19 +3,8 @@ package cpu
 import (
 	"unsafe"
 
-	"golang.org/x/sys/cpu"
-
 	"quartet/kernels"
 )
-
-// wideLoops are avx512Loops where the processor runs them, else nil.
-func wideLoops() *loops {
-	x := &cpu.X86
-	if x.HasAVX2 && x.HasFMA && x.HasF16C && x.HasBMI2 && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL {
-		return &avx512Loops
-	}
-	return nil
-}
 
 // avx512Loops are avx2Loops but for products and attention.
 var avx512Loops = func() loops {
