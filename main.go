@@ -37,6 +37,7 @@ func commands() []command {
 		{"status", "", "the state of each stage", runStatus},
 		{"eval", "[VARIANT…]", "measure the variants as they are and print their table; writes nothing", runEval},
 		{"compare", "\"PROMPT\"…", "answer with the four variants side by side", runCompare},
+		{"replay", "JOURNAL", "the workbench on a recorded run; --speed plays it faster", runReplay},
 		{"report", "", "write report.md and report.html anew from results.json; --history compares former runs", runReport},
 		{"download", "REPO", "bring a model of the Hugging Face Hub, or a dataset, into the cache; again goes on where it stopped", runDownload},
 		{"convert", "SRC DST", "make a 4-bit model a 16-bit one, and merge an adapter into it with --adapter", runConvert},

@@ -23,6 +23,9 @@ type Config struct {
 	Training     Training     `toml:"training"`
 	Evaluation   Evaluation   `toml:"evaluation"`
 	History      History      `toml:"history"`
+	Workbench    Workbench    `toml:"workbench"`
+	// Keys gives actions of the workbench other keys, by the action's name. The workbench knows the names.
+	Keys map[string][]string `toml:"keys"`
 }
 
 // Model names the base model.
@@ -122,6 +125,14 @@ type History struct {
 	Keep int `toml:"keep"` // runs per stage, 0 for none
 }
 
+// Workbench is how the workbench looks and calls.
+type Workbench struct {
+	Theme  string `toml:"theme"`  // "auto", "dark" or "light"
+	ASCII  bool   `toml:"ascii"`  // no characters beyond ASCII, whatever the locale says
+	Mouse  bool   `toml:"mouse"`  // clicks and the wheel; the terminal's own selection then needs shift
+	Notify string `toml:"notify"` // "bell", "osc9" or "off": when a stage ends
+}
+
 // TargetModules are the linears of a Phi that LoRA may adapt, as LoRA.TargetModules names them.
 var TargetModules = []string{"q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2", "lm_head"}
 
@@ -182,6 +193,7 @@ func Default() *Config {
 			RepetitionPenalty: 1,
 			Batch:             8,
 		},
-		History: History{Keep: 20},
+		History:   History{Keep: 20},
+		Workbench: Workbench{Theme: "auto", Notify: "bell"},
 	}
 }

@@ -27,6 +27,9 @@ func fieldsOf(prefix string, v reflect.Value) (all []field) {
 			all = append(all, fieldsOf(key+".", v.Field(i))...)
 			continue
 		}
+		if v.Field(i).Kind() == reflect.Map {
+			continue // its keys are the file's own
+		}
 		all = append(all, field{key, tag.Get("python"), strings.Fields(tag.Get("stages")), v.Field(i)})
 	}
 	return all
@@ -52,7 +55,7 @@ func unknown(path []string, table reflect.Type) problem {
 	var names []string
 	for i := range table.NumField() {
 		name := table.Field(i).Tag.Get("toml")
-		if table.Field(i).Type.Kind() == reflect.Struct {
+		if kind := table.Field(i).Type.Kind(); kind == reflect.Struct || kind == reflect.Map {
 			name = "[" + name + "]"
 		}
 		names = append(names, name)

@@ -126,6 +126,10 @@ func (d *decoder) table(path []string, table map[string]any, into reflect.Value)
 			d.problems = append(d.problems, unknown(path, into.Type()))
 			continue
 		}
+		if field.Kind() == reflect.Map {
+			d.lists(path, table[name], field)
+			continue
+		}
 		if field.Kind() == reflect.Struct {
 			if sub, ok := table[name].(map[string]any); ok {
 				d.table(path, sub, field)
@@ -189,6 +193,25 @@ func (d *decoder) value(key string, value any, into reflect.Value) {
 			}
 		}
 		into.Set(reflect.ValueOf(texts))
+	}
+}
+
+// lists fills a map from names that are the file's own to lists of strings.
+func (d *decoder) lists(path []string, value any, into reflect.Value) {
+	table, ok := value.(map[string]any)
+	if !ok {
+		key := toml.Key(path).String()
+		d.mistyped(key, value, "a table, ["+key+"]")
+		return
+	}
+	all := map[string][]string{}
+	for name, value := range table {
+		list := reflect.New(reflect.TypeFor[[]string]()).Elem()
+		d.value(toml.Key(append(path[:len(path):len(path)], name)).String(), value, list)
+		all[name] = list.Interface().([]string)
+	}
+	if len(all) > 0 {
+		into.Set(reflect.ValueOf(all))
 	}
 }
 

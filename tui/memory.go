@@ -1,0 +1,246 @@
+package tui
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+)
+
+// Meter reads a GPU: its state, or why there is none. It may block for ever.
+type Meter func() (Gauge, error)
+
+// Gauge is what a GPU says of itself. What it does not say is negative.
+type Gauge struct {
+	Name        string
+	Used, Total int64 // bytes of memory
+	Ours        int64 // of Used, the worker's
+	Load        int   // percent
+	Celsius     int
+	Watts       float64
+}
+
+// sampleMsg is a reading of the GPU or of the host.
+type sampleMsg struct {
+	gpu  *Gauge
+	err  error
+	host *host
+	at   time.Time
+}
+
+// host is the machine's memory in bytes.
+type host struct{ used, total, worker int64 }
+
+// memory is the memory pane. A goroutine of its own asks the GPU, so that one that never answers holds up nothing.
+type memory struct {
+	gpu     *Gauge
+	trouble string
+	asked   *atomic.Int64 // when the reading under way began, in Unix nanoseconds, 0 for none
+	host    host
+	wanted  *atomic.Bool // the host is to be read
+	pid     *atomic.Int64
+}
+
+// sampleEvery is the time between two readings.
+const sampleEvery = time.Second
+
+// watch begins to read. Without a GPU it reads the host's memory while there is work.
+func (v *memory) watch(ctx context.Context, gpu func() Meter, post func(tea.Msg)) {
+	v.asked, v.wanted, v.pid = new(atomic.Int64), new(atomic.Bool), new(atomic.Int64)
+	v.wanted.Store(true)
+	if gpu == nil {
+		gpu = nvidia
+	}
+	asked, wanted, pid := v.asked, v.wanted, v.pid
+	go func() {
+		for n := 0; ctx.Err() == nil; n++ {
+			if n < 2 || wanted.Load() {
+				if h, err := readHost(int(pid.Load())); err == nil {
+					post(sampleMsg{host: &h, at: time.Now()})
+				}
+			}
+			select {
+			case <-time.After(sampleEvery):
+			case <-ctx.Done():
+			}
+		}
+	}()
+	go func() {
+		asked.Store(time.Now().UnixNano())
+		read := gpu()
+		for read != nil && ctx.Err() == nil {
+			asked.Store(time.Now().UnixNano())
+			g, err := read()
+			asked.Store(0)
+			if err != nil {
+				post(sampleMsg{err: err, at: time.Now()})
+			} else {
+				post(sampleMsg{gpu: &g, at: time.Now()})
+			}
+			select {
+			case <-time.After(sampleEvery):
+			case <-ctx.Done():
+			}
+		}
+		asked.Store(0)
+	}()
+}
+
+func (v *memory) sampling(on bool, pid int) {
+	if v.wanted != nil {
+		v.wanted.Store(on)
+		v.pid.Store(int64(pid))
+	}
+}
+
+func (v *memory) take(s sampleMsg) {
+	switch {
+	case s.host != nil:
+		v.host = *s.host
+	case s.err != nil:
+		v.trouble = s.err.Error()
+	case s.gpu != nil:
+		v.gpu, v.trouble = s.gpu, ""
+	}
+}
+
+// stale is for how long the GPU has not answered, 0 while it answers.
+func (v *memory) stale(now time.Time) time.Duration {
+	if v.asked == nil {
+		return 0
+	}
+	if began := v.asked.Load(); began > 0 && now.Sub(time.Unix(0, began)) > 2*sampleEvery {
+		return now.Sub(time.Unix(0, began)).Truncate(time.Second)
+	}
+	return 0
+}
+
+// aged reports whether the pane changes with the time alone.
+func (v *memory) aged(now time.Time) bool { return v.stale(now) > 0 }
+
+// lines draw the pane into at most h lines: a bar of what is used with the planned peak marked, and what it is used for.
+func (v *memory) lines(m *model, w, h int) []string {
+	t := m.theme
+	st := m.state.stages[stageNames[m.selected]]
+	if at := m.state.at(); at != "" {
+		st = m.state.stages[at]
+	}
+	used, total, label := v.host.used, v.host.total, "host"
+	if g := v.gpu; g != nil {
+		used, total, label = g.Used, g.Total, "GPU"
+	}
+	stale := v.stale(m.now())
+	var lines []string
+	l := t.line(w).add(dim, " "+label+" ")
+	if total > 0 {
+		text := fmt.Sprintf(" %s of %s", size(used), size(total))
+		bar := max(min(w-l.used-columns(text)-1, 40), 4)
+		if stale > 0 {
+			bar = max(bar-10, 4)
+		}
+		full := int(used * int64(bar) / total)
+		mark := -1
+		if st.plan.MemoryBytes > 0 {
+			mark = min(int((max(used-v.host.worker, 0)+st.plan.MemoryBytes)*int64(bar)/total), bar-1)
+		}
+		for i := range bar {
+			switch {
+			case i == mark:
+				l.add(warn, t.glyph.bar)
+			case i < full:
+				l.add(accent, t.glyph.full)
+			default:
+				l.add(dim, t.glyph.empty)
+			}
+		}
+		l.add(plain, text)
+	} else if v.gpu == nil {
+		l.add(dim, "not read yet")
+	}
+	if stale > 0 && (v.gpu != nil || h == 1) {
+		l.add(warn, " stale "+fmt.Sprintf("%.0fs", stale.Seconds()))
+	}
+	lines = append(lines, l.String())
+	add := func(r role, text string) {
+		if text != "" {
+			lines = append(lines, t.line(w).add(r, " "+t.safe(text)).String())
+		}
+	}
+	switch g := v.gpu; {
+	case g != nil:
+		var parts []string
+		if g.Load >= 0 {
+			parts = append(parts, fmt.Sprintf("%d %% busy", g.Load))
+		}
+		if g.Celsius >= 0 {
+			parts = append(parts, fmt.Sprintf("%d °C", g.Celsius))
+		}
+		if g.Watts >= 0 {
+			parts = append(parts, fmt.Sprintf("%.0f W", g.Watts))
+		}
+		add(plain, strings.Join(parts, " · "))
+		if g.Ours >= 0 {
+			add(dim, fmt.Sprintf("worker %s · others %s", size(max(g.Ours, 1)), size(max(g.Used-g.Ours, 1))))
+		}
+	case stale > 0:
+		add(warn, fmt.Sprintf("the GPU does not answer: stale %.0fs", stale.Seconds()))
+	}
+	if v.host.worker > 0 {
+		add(dim, "worker "+size(v.host.worker)+" of the host's memory")
+	}
+	if len(st.memory) > 0 {
+		var parts []string
+		for _, use := range uses(st.memory) {
+			parts = append(parts, use+" "+size(st.memory[use]))
+		}
+		for _, text := range wrap(strings.Join(parts, " · "), w-2) {
+			add(plain, text)
+		}
+	}
+	if st.plan.MemoryBytes > 0 {
+		add(dim, fmt.Sprintf("%s %s plans %s at its peak", t.glyph.bar, st.plan.Stage, size(st.plan.MemoryBytes)))
+	}
+	if v.trouble != "" {
+		add(warn, "GPU: "+v.trouble)
+	}
+	return m.block(lines, w, h)
+}
+
+// readHost reads the machine's memory and what the worker's process has of it.
+func readHost(pid int) (host, error) {
+	f, err := os.Open("/proc/meminfo")
+	if err != nil {
+		return host{}, err
+	}
+	defer f.Close()
+	var h host
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 2 {
+			continue
+		}
+		kib, _ := strconv.ParseInt(fields[1], 10, 64)
+		switch fields[0] {
+		case "MemTotal:":
+			h.total = kib << 10
+		case "MemAvailable:":
+			h.used = h.total - kib<<10
+		}
+	}
+	if pid > 0 {
+		if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid)); err == nil {
+			if fields := strings.Fields(string(text)); len(fields) > 1 {
+				pages, _ := strconv.ParseInt(fields[1], 10, 64)
+				h.worker = pages * int64(os.Getpagesize())
+			}
+		}
+	}
+	return h, lines.Err()
+}
