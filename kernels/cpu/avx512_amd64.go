@@ -149,6 +149,18 @@ func wideDotNF4BF16x3(n int, first int, size int, out *float32, codes *byte, abs
 func wideDotNF4BF16x4(n int, first int, size int, out *float32, codes *byte, absmax *float32, x *float32, xRow uintptr)
 
 //go:noescape
+func wideWholeSplit(n int, words *int16, scales *float32, x *float32)
+
+//go:noescape
+func wideWholeDot1(n int, blocks int, out *float32, outRow uintptr, codes *byte, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)
+
+//go:noescape
+func wideWholeDot2(n int, blocks int, out *float32, outRow uintptr, codes *byte, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)
+
+//go:noescape
+func wideWholeDot3(n int, blocks int, out *float32, outRow uintptr, codes *byte, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)
+
+//go:noescape
 func pack32RowsF32(k int, dst *float32, src *float32, stride uintptr)
 
 //go:noescape

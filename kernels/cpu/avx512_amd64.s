@@ -7471,6 +7471,446 @@ end:
 	VZEROUPPER
 	RET
 
+// func wideWholeSplit(n int, words *int16, scales *float32, x *float32)
+// Requires: AVX, AVX2
+TEXT ·wideWholeSplit(SB), NOSPLIT, $0-32
+	MOVQ           n+0(FP), AX
+	MOVQ           words+8(FP), CX
+	MOVQ           scales+16(FP), DX
+	MOVQ           x+24(FP), BX
+	VBROADCASTSS   const_7fffffff<>+0(SB), Y0
+	VBROADCASTSS   const_467ffc00<>+0(SB), Y1
+	VBROADCASTI128 words_apart<>+0(SB), Y2
+	TESTQ          AX, AX
+	JZ             loop_end
+
+loop:
+	VBROADCASTSS const_0da24260<>+0(SB), Y3
+	VANDPS       (BX), Y0, Y4
+	VMAXPS       Y4, Y3, Y3
+	VANDPS       32(BX), Y0, Y4
+	VMAXPS       Y4, Y3, Y3
+	VANDPS       64(BX), Y0, Y4
+	VMAXPS       Y4, Y3, Y3
+	VANDPS       96(BX), Y0, Y4
+	VMAXPS       Y4, Y3, Y3
+	VANDPS       128(BX), Y0, Y4
+	VMAXPS       Y4, Y3, Y3
+	VANDPS       160(BX), Y0, Y4
+	VMAXPS       Y4, Y3, Y3
+	VANDPS       192(BX), Y0, Y4
+	VMAXPS       Y4, Y3, Y3
+	VANDPS       224(BX), Y0, Y4
+	VMAXPS       Y4, Y3, Y3
+	VPERM2F128   $0x01, Y3, Y3, Y4
+	VMAXPS       Y4, Y3, Y3
+	VPERMILPS    $0x4e, Y3, Y4
+	VMAXPS       Y4, Y3, Y3
+	VPERMILPS    $0xb1, Y3, Y4
+	VMAXPS       Y4, Y3, Y3
+	VDIVPS       Y3, Y1, Y4
+	VMULSS       const_31800400<>+0(SB), X3, X3
+	VMOVSS       X3, (DX)
+	VMULPS       (BX), Y4, Y3
+	VMULPS       32(BX), Y4, Y5
+	VCVTPS2DQ    Y3, Y3
+	VCVTPS2DQ    Y5, Y5
+	VPACKSSDW    Y5, Y3, Y3
+	VPERMQ       $0xd8, Y3, Y3
+	VPSHUFB      Y2, Y3, Y3
+	VPERMQ       $0xd8, Y3, Y3
+	VMULPS       64(BX), Y4, Y5
+	VMULPS       96(BX), Y4, Y6
+	VCVTPS2DQ    Y5, Y5
+	VCVTPS2DQ    Y6, Y6
+	VPACKSSDW    Y6, Y5, Y5
+	VPERMQ       $0xd8, Y5, Y5
+	VPSHUFB      Y2, Y5, Y5
+	VPERMQ       $0xd8, Y5, Y5
+	VMULPS       128(BX), Y4, Y6
+	VMULPS       160(BX), Y4, Y7
+	VCVTPS2DQ    Y6, Y6
+	VCVTPS2DQ    Y7, Y7
+	VPACKSSDW    Y7, Y6, Y6
+	VPERMQ       $0xd8, Y6, Y6
+	VPSHUFB      Y2, Y6, Y6
+	VPERMQ       $0xd8, Y6, Y6
+	VMULPS       192(BX), Y4, Y7
+	VMULPS       224(BX), Y4, Y4
+	VCVTPS2DQ    Y7, Y7
+	VCVTPS2DQ    Y4, Y4
+	VPACKSSDW    Y4, Y7, Y7
+	VPERMQ       $0xd8, Y7, Y7
+	VPSHUFB      Y2, Y7, Y7
+	VPERMQ       $0xd8, Y7, Y7
+	VPERM2I128   $0x20, Y5, Y3, Y4
+	VPERM2I128   $0x31, Y5, Y3, Y3
+	VMOVDQU      Y4, (CX)
+	VMOVDQU      Y3, 64(CX)
+	VPERM2I128   $0x20, Y7, Y6, Y3
+	VPERM2I128   $0x31, Y7, Y6, Y4
+	VMOVDQU      Y3, 32(CX)
+	VMOVDQU      Y4, 96(CX)
+	ADDQ         $0x00000100, BX
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x04, DX
+	DECQ         AX
+	JNZ          loop
+
+loop_end:
+	VZEROUPPER
+	RET
+
+DATA const_7fffffff<>+0(SB)/4, $0x7fffffff
+GLOBL const_7fffffff<>(SB), RODATA|NOPTR, $4
+
+DATA const_467ffc00<>+0(SB)/4, $0x467ffc00
+GLOBL const_467ffc00<>(SB), RODATA|NOPTR, $4
+
+DATA words_apart<>+0(SB)/1, $0x00
+DATA words_apart<>+1(SB)/1, $0x01
+DATA words_apart<>+2(SB)/1, $0x04
+DATA words_apart<>+3(SB)/1, $0x05
+DATA words_apart<>+4(SB)/1, $0x08
+DATA words_apart<>+5(SB)/1, $0x09
+DATA words_apart<>+6(SB)/1, $0x0c
+DATA words_apart<>+7(SB)/1, $0x0d
+DATA words_apart<>+8(SB)/1, $0x02
+DATA words_apart<>+9(SB)/1, $0x03
+DATA words_apart<>+10(SB)/1, $0x06
+DATA words_apart<>+11(SB)/1, $0x07
+DATA words_apart<>+12(SB)/1, $0x0a
+DATA words_apart<>+13(SB)/1, $0x0b
+DATA words_apart<>+14(SB)/1, $0x0e
+DATA words_apart<>+15(SB)/1, $0x0f
+GLOBL words_apart<>(SB), RODATA|NOPTR, $16
+
+DATA const_0da24260<>+0(SB)/4, $0x0da24260
+GLOBL const_0da24260<>(SB), RODATA|NOPTR, $4
+
+DATA const_31800400<>+0(SB)/4, $0x31800400
+GLOBL const_31800400<>(SB), RODATA|NOPTR, $4
+
+DATA nf4_steps<>+0(SB)/2, $0xc001
+DATA nf4_steps<>+2(SB)/2, $0xd372
+DATA nf4_steps<>+4(SB)/2, $0xde66
+DATA nf4_steps<>+6(SB)/2, $0xe6ba
+DATA nf4_steps<>+8(SB)/2, $0xedcc
+DATA nf4_steps<>+10(SB)/2, $0xf42d
+DATA nf4_steps<>+12(SB)/2, $0xfa2c
+DATA nf4_steps<>+14(SB)/2, $0x0000
+DATA nf4_steps<>+16(SB)/2, $0x0518
+DATA nf4_steps<>+18(SB)/2, $0x0a4d
+DATA nf4_steps<>+20(SB)/2, $0x0fc0
+DATA nf4_steps<>+22(SB)/2, $0x15a0
+DATA nf4_steps<>+24(SB)/2, $0x1c34
+DATA nf4_steps<>+26(SB)/2, $0x2401
+DATA nf4_steps<>+28(SB)/2, $0x2e44
+DATA nf4_steps<>+30(SB)/2, $0x3fff
+DATA nf4_steps<>+32(SB)/2, $0xc001
+DATA nf4_steps<>+34(SB)/2, $0xd372
+DATA nf4_steps<>+36(SB)/2, $0xde66
+DATA nf4_steps<>+38(SB)/2, $0xe6ba
+DATA nf4_steps<>+40(SB)/2, $0xedcc
+DATA nf4_steps<>+42(SB)/2, $0xf42d
+DATA nf4_steps<>+44(SB)/2, $0xfa2c
+DATA nf4_steps<>+46(SB)/2, $0x0000
+DATA nf4_steps<>+48(SB)/2, $0x0518
+DATA nf4_steps<>+50(SB)/2, $0x0a4d
+DATA nf4_steps<>+52(SB)/2, $0x0fc0
+DATA nf4_steps<>+54(SB)/2, $0x15a0
+DATA nf4_steps<>+56(SB)/2, $0x1c34
+DATA nf4_steps<>+58(SB)/2, $0x2401
+DATA nf4_steps<>+60(SB)/2, $0x2e44
+DATA nf4_steps<>+62(SB)/2, $0x3fff
+GLOBL nf4_steps<>(SB), RODATA|NOPTR, $64
+
+// func wideWholeDot1(n int, blocks int, out *float32, outRow uintptr, codes *byte, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV, MMX+
+TEXT ·wideWholeDot1(SB), NOSPLIT, $0-96
+	MOVQ    codes+32(FP), AX
+	MOVQ    absmax+40(FP), CX
+	MOVQ    left+48(FP), DX
+	MOVQ    table+56(FP), BX
+	MOVQ    out+16(FP), SI
+	VMOVUPS nf4_steps<>+0(SB), Z0
+	MOVQ    n+0(FP), DI
+	TESTQ   DI, DI
+	JZ      rows_end
+
+rows:
+	VPXORD Z1, Z1, Z1
+	MOVQ   blocks+8(FP), R8
+	MOVQ   words+64(FP), R9
+	MOVQ   scales+80(FP), R10
+
+run:
+	MOVQ    R8, R11
+	CMPQ    DX, R11
+	CMOVQLT DX, R11
+	SUBQ    R11, R8
+	SUBQ    R11, DX
+	TESTQ   R11, R11
+	JZ      blocks_end
+
+blocks:
+	PREFETCHT0   4096(AX)
+	VPMOVZXBW    (AX), Z2
+	VPSRLW       $0x04, Z2, Z3
+	VPERMW       Z0, Z3, Z3
+	VPMADDWD     (R9), Z3, Z3
+	VPERMW       Z0, Z2, Z2
+	VPMADDWD     64(R9), Z2, Z2
+	VPADDD       Z2, Z3, Z3
+	MOVBQZX      (CX), R12
+	VBROADCASTSS (BX)(R12*4), Z2
+	VBROADCASTSS (R10), Z4
+	VMULPS       Z2, Z4, Z4
+	VCVTDQ2PS    Z3, Z3
+	VFMADD231PS  Z3, Z4, Z1
+	ADDQ         $0x20, AX
+	INCQ         CX
+	ADDQ         $0x00000080, R9
+	ADDQ         $0x04, R10
+	DECQ         R11
+	JNZ          blocks
+
+blocks_end:
+	TESTQ DX, DX
+	JNZ   same
+	ADDQ  $0x00000400, BX
+	MOVQ  $0x00000100, DX
+
+same:
+	TESTQ         R8, R8
+	JNZ           run
+	VEXTRACTF64X4 $0x01, Z1, Y2
+	VADDPS        Y1, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X3
+	VADDPS        X2, X3, X3
+	VPERMILPS     $0x4e, X3, X2
+	VADDPS        X2, X3, X3
+	VPERMILPS     $0xb1, X3, X2
+	VADDPS        X2, X3, X3
+	VMOVSS        X3, (SI)
+	ADDQ          $0x04, SI
+	DECQ          DI
+	JNZ           rows
+
+rows_end:
+	VZEROUPPER
+	RET
+
+// func wideWholeDot2(n int, blocks int, out *float32, outRow uintptr, codes *byte, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV, MMX+
+TEXT ·wideWholeDot2(SB), NOSPLIT, $0-96
+	MOVQ    codes+32(FP), AX
+	MOVQ    absmax+40(FP), CX
+	MOVQ    left+48(FP), DX
+	MOVQ    table+56(FP), BX
+	MOVQ    out+16(FP), SI
+	MOVQ    wordRow+72(FP), DI
+	MOVQ    scaleRow+88(FP), R8
+	VMOVUPS nf4_steps<>+0(SB), Z0
+	MOVQ    n+0(FP), R9
+	TESTQ   R9, R9
+	JZ      rows_end
+
+rows:
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	MOVQ   blocks+8(FP), R10
+	MOVQ   words+64(FP), R11
+	MOVQ   scales+80(FP), R12
+
+run:
+	MOVQ    R10, R13
+	CMPQ    DX, R13
+	CMOVQLT DX, R13
+	SUBQ    R13, R10
+	SUBQ    R13, DX
+	TESTQ   R13, R13
+	JZ      blocks_end
+
+blocks:
+	PREFETCHT0   4096(AX)
+	VPMOVZXBW    (AX), Z3
+	VPSRLW       $0x04, Z3, Z4
+	VPERMW       Z0, Z4, Z4
+	VPMADDWD     (R11), Z4, Z5
+	VPMADDWD     (R11)(DI*1), Z4, Z4
+	VPERMW       Z0, Z3, Z3
+	VPMADDWD     64(R11), Z3, Z6
+	VPADDD       Z6, Z5, Z5
+	VPMADDWD     64(R11)(DI*1), Z3, Z3
+	VPADDD       Z3, Z4, Z4
+	MOVBQZX      (CX), R14
+	VBROADCASTSS (BX)(R14*4), Z3
+	VBROADCASTSS (R12), Z6
+	VMULPS       Z3, Z6, Z6
+	VCVTDQ2PS    Z5, Z5
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS (R12)(R8*1), Z5
+	VMULPS       Z3, Z5, Z5
+	VCVTDQ2PS    Z4, Z4
+	VFMADD231PS  Z4, Z5, Z2
+	ADDQ         $0x20, AX
+	INCQ         CX
+	ADDQ         $0x00000080, R11
+	ADDQ         $0x04, R12
+	DECQ         R13
+	JNZ          blocks
+
+blocks_end:
+	TESTQ DX, DX
+	JNZ   same
+	ADDQ  $0x00000400, BX
+	MOVQ  $0x00000100, DX
+
+same:
+	TESTQ         R10, R10
+	JNZ           run
+	VEXTRACTF64X4 $0x01, Z1, Y3
+	VADDPS        Y1, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X4
+	VADDPS        X3, X4, X4
+	VPERMILPS     $0x4e, X4, X3
+	VADDPS        X3, X4, X4
+	VPERMILPS     $0xb1, X4, X3
+	VADDPS        X3, X4, X4
+	VMOVSS        X4, (SI)
+	MOVQ          outRow+24(FP), R10
+	VEXTRACTF64X4 $0x01, Z2, Y3
+	VADDPS        Y2, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X4
+	VADDPS        X3, X4, X4
+	VPERMILPS     $0x4e, X4, X3
+	VADDPS        X3, X4, X4
+	VPERMILPS     $0xb1, X4, X3
+	VADDPS        X3, X4, X4
+	VMOVSS        X4, (SI)(R10*1)
+	ADDQ          $0x04, SI
+	DECQ          R9
+	JNZ           rows
+
+rows_end:
+	VZEROUPPER
+	RET
+
+// func wideWholeDot3(n int, blocks int, out *float32, outRow uintptr, codes *byte, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV, MMX+
+TEXT ·wideWholeDot3(SB), NOSPLIT, $0-96
+	MOVQ    codes+32(FP), AX
+	MOVQ    absmax+40(FP), CX
+	MOVQ    left+48(FP), DX
+	MOVQ    table+56(FP), BX
+	MOVQ    out+16(FP), SI
+	MOVQ    wordRow+72(FP), DI
+	MOVQ    scaleRow+88(FP), R8
+	VMOVUPS nf4_steps<>+0(SB), Z0
+	MOVQ    n+0(FP), R9
+	TESTQ   R9, R9
+	JZ      rows_end
+
+rows:
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	MOVQ   blocks+8(FP), R10
+	MOVQ   words+64(FP), R11
+	MOVQ   scales+80(FP), R12
+
+run:
+	MOVQ    R10, R13
+	CMPQ    DX, R13
+	CMOVQLT DX, R13
+	SUBQ    R13, R10
+	SUBQ    R13, DX
+	TESTQ   R13, R13
+	JZ      blocks_end
+
+blocks:
+	PREFETCHT0   4096(AX)
+	VPMOVZXBW    (AX), Z4
+	VPSRLW       $0x04, Z4, Z5
+	VPERMW       Z0, Z5, Z5
+	VPMADDWD     (R11), Z5, Z6
+	VPMADDWD     (R11)(DI*1), Z5, Z7
+	VPMADDWD     (R11)(DI*2), Z5, Z5
+	VPERMW       Z0, Z4, Z4
+	VPMADDWD     64(R11), Z4, Z8
+	VPADDD       Z8, Z6, Z6
+	VPMADDWD     64(R11)(DI*1), Z4, Z8
+	VPADDD       Z8, Z7, Z7
+	VPMADDWD     64(R11)(DI*2), Z4, Z4
+	VPADDD       Z4, Z5, Z5
+	MOVBQZX      (CX), R14
+	VBROADCASTSS (BX)(R14*4), Z4
+	VBROADCASTSS (R12), Z8
+	VMULPS       Z4, Z8, Z8
+	VCVTDQ2PS    Z6, Z6
+	VFMADD231PS  Z6, Z8, Z1
+	VBROADCASTSS (R12)(R8*1), Z6
+	VMULPS       Z4, Z6, Z6
+	VCVTDQ2PS    Z7, Z7
+	VFMADD231PS  Z7, Z6, Z2
+	VBROADCASTSS (R12)(R8*2), Z6
+	VMULPS       Z4, Z6, Z6
+	VCVTDQ2PS    Z5, Z5
+	VFMADD231PS  Z5, Z6, Z3
+	ADDQ         $0x20, AX
+	INCQ         CX
+	ADDQ         $0x00000080, R11
+	ADDQ         $0x04, R12
+	DECQ         R13
+	JNZ          blocks
+
+blocks_end:
+	TESTQ DX, DX
+	JNZ   same
+	ADDQ  $0x00000400, BX
+	MOVQ  $0x00000100, DX
+
+same:
+	TESTQ         R10, R10
+	JNZ           run
+	VEXTRACTF64X4 $0x01, Z1, Y4
+	VADDPS        Y1, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X5
+	VADDPS        X4, X5, X5
+	VPERMILPS     $0x4e, X5, X4
+	VADDPS        X4, X5, X5
+	VPERMILPS     $0xb1, X5, X4
+	VADDPS        X4, X5, X5
+	VMOVSS        X5, (SI)
+	MOVQ          outRow+24(FP), R10
+	VEXTRACTF64X4 $0x01, Z2, Y4
+	VADDPS        Y2, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X5
+	VADDPS        X4, X5, X5
+	VPERMILPS     $0x4e, X5, X4
+	VADDPS        X4, X5, X5
+	VPERMILPS     $0xb1, X5, X4
+	VADDPS        X4, X5, X5
+	VMOVSS        X5, (SI)(R10*1)
+	MOVQ          outRow+24(FP), R10
+	VEXTRACTF64X4 $0x01, Z3, Y4
+	VADDPS        Y3, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X5
+	VADDPS        X4, X5, X5
+	VPERMILPS     $0x4e, X5, X4
+	VADDPS        X4, X5, X5
+	VPERMILPS     $0xb1, X5, X4
+	VADDPS        X4, X5, X5
+	VMOVSS        X5, (SI)(R10*2)
+	ADDQ          $0x04, SI
+	DECQ          R9
+	JNZ           rows
+
+rows_end:
+	VZEROUPPER
+	RET
+
 // func pack32RowsF32(k int, dst *float32, src *float32, stride uintptr)
 // Requires: AVX
 TEXT ·pack32RowsF32(SB), NOSPLIT, $0-32

@@ -13,6 +13,12 @@ var avx512Loops = func() loops {
 	l.tileRows, l.tileColumns = 12, 32
 	l.tile, l.packRows, l.packColumns = avx512Tile, avx512PackRows, avx512PackColumns
 	l.dots, l.dotsNF4 = avx512Dots, avx512DotsNF4
+	l.wholeSplit = func(words []int16, scales, x []float32) {
+		wideWholeSplit(len(x)/wholeBlock, &words[0], &scales[0], &x[0])
+	}
+	l.wholeDots = func(out []float32, outRow, rows int, codes, absmax []byte, left int, tables [][256]float32, a whole, tokens int) {
+		wholeDotsBy(wideWholeKernels[:], out, outRow, rows, codes, absmax, left, tables, a, tokens)
+	}
 	l.scores = func(out, q, rows []float32, stride int, scale float32) {
 		wideScores(len(out), len(q), unsafe.SliceData(out), unsafe.SliceData(q), unsafe.SliceData(rows), uintptr(4*stride), scale)
 	}
@@ -24,6 +30,8 @@ var avx512Loops = func() loops {
 	}
 	return l
 }()
+
+var wideWholeKernels = [...]wholeKernel{nil, wideWholeDot1, wideWholeDot2, wideWholeDot3}
 
 var wideGemm = [...]func(k int, a *float32, aRow, aCol uintptr, b, c *float32, cRow uintptr, alpha float32){
 	nil, wideGemm1, wideGemm2, wideGemm3, wideGemm4, wideGemm5, wideGemm6,

@@ -20,7 +20,7 @@ const prefetchBytes = 4096
 func whole() {
 	wholeSplit("wholeSplit", 2)
 	for tokens := 1; tokens <= 3; tokens++ {
-		wholeDot(fmt.Sprintf("wholeDot%d", tokens), tokens)
+		wholeDot(fmt.Sprintf("wholeDot%d", tokens), tokens, wholeVectors{YMM, zero, broadcast, lanes, wholeLookUp, 32})
 	}
 	nestedTable()
 }
@@ -97,17 +97,30 @@ func wholeSplit(name string, apart int) {
 	done()
 }
 
+// wholeVectors are what wholeDot is made of, for vectors of a size.
+type wholeVectors struct {
+	vector    func() VecVirtual
+	zero      func() VecVirtual
+	broadcast func(m Op) VecVirtual
+	lanes     func(v VecVirtual) Register
+	lookUp    func() wholeWeights
+	bytes     int
+}
+
+// wholeWeights passes the 64 weights of 32 bytes of codes to body, a vector at a time, in the order of wholeSplit's words.
+type wholeWeights func(codes Register, body func(i int, weights VecVirtual))
+
 // wholeDot sets out (tokens,n) to the products of n rows of weights, blocks long, with x as wholeSplit left it. absmax are
 // codes of the tables: the first table's for left blocks, every other for 256. Tokens lie outRow, wordRow and scaleRow
 // bytes apart.
-func wholeDot(name string, tokens int) {
+func wholeDot(name string, tokens int, v wholeVectors) {
 	function(name, "func(n, blocks int, out *float32, outRow uintptr, codes, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)")
 	codes, absmax, left, table, out := pointer("codes"), pointer("absmax"), pointer("left"), pointer("table"), pointer("out")
 	var wordRow, scaleRow Register
 	if tokens > 1 {
 		wordRow, scaleRow = pointer("wordRow"), pointer("scaleRow")
 	}
-	look := wholeLookUp()
+	look := v.lookUp()
 	sum := make([]VecVirtual, tokens)
 	token := func(m Mem, t int, stride Register) Mem {
 		if t > 0 {
@@ -117,7 +130,7 @@ func wholeDot(name string, tokens int) {
 	}
 	loop("rows", pointer("n"), func() {
 		for t := range sum {
-			sum[t] = zero()
+			sum[t] = v.zero()
 		}
 		rest, x, scales := pointer("blocks"), pointer("words"), pointer("scales")
 		Label("run") // of blocks that share a table
@@ -132,11 +145,11 @@ func wholeDot(name string, tokens int) {
 			acc := make([]VecVirtual, tokens)
 			look(codes, func(i int, weights VecVirtual) {
 				for t := range acc {
-					if m := token(Mem{Base: x, Disp: 32 * i}, t, wordRow); i == 0 {
-						acc[t] = YMM()
+					if m := token(Mem{Base: x, Disp: v.bytes * i}, t, wordRow); i == 0 {
+						acc[t] = v.vector()
 						VPMADDWD(m, weights, acc[t])
 					} else {
-						product := YMM()
+						product := v.vector()
 						VPMADDWD(m, weights, product)
 						VPADDD(product, acc[t], acc[t])
 					}
@@ -144,9 +157,9 @@ func wholeDot(name string, tokens int) {
 			})
 			code := GP64()
 			MOVBQZX(Mem{Base: absmax}, code)
-			scale := broadcast(Mem{Base: table, Index: code, Scale: 4})
+			scale := v.broadcast(Mem{Base: table, Index: code, Scale: 4})
 			for t := range acc {
-				step := broadcast(token(Mem{Base: scales}, t, scaleRow))
+				step := v.broadcast(token(Mem{Base: scales}, t, scaleRow))
 				VMULPS(scale, step, step)
 				VCVTDQ2PS(acc[t], acc[t])
 				VFMADD231PS(acc[t], step, sum[t])
@@ -168,20 +181,26 @@ func wholeDot(name string, tokens int) {
 			if t > 0 {
 				m.Index, m.Scale = pointer("outRow"), uint8(t)
 			}
-			VMOVSS(lanes(sum[t]), m)
+			VMOVSS(v.lanes(sum[t]), m)
 		}
 		ADDQ(U8(4), out)
 	})
 	done()
 }
 
-// wholeLookUp passes the 64 weights of 32 bytes of codes to body, sixteen at a time, in the order of wholeSplit's words: the
-// low and the high bytes of a weight are looked up apart.
-func wholeLookUp() func(codes Register, body func(i int, weights VecVirtual)) {
+// wholeCodebook is NF4's values in steps.
+func wholeCodebook() (steps []int16) {
+	for _, v := range nf4Values {
+		steps = append(steps, int16(math.RoundToEven(float64(v)*wholeSteps)))
+	}
+	return steps
+}
+
+// wholeLookUp looks the low and the high bytes of weights up apart.
+func wholeLookUp() wholeWeights {
 	low, high, nibble := YMM(), YMM(), broadcast(bits(0x0f0f0f0f))
 	var bytes [2][]byte
-	for _, v := range nf4Values {
-		s := int16(math.RoundToEven(float64(v) * wholeSteps))
+	for _, s := range wholeCodebook() {
 		bytes[0], bytes[1] = append(bytes[0], byte(uint16(s))), append(bytes[1], byte(uint16(s)>>8))
 	}
 	VBROADCASTI128(bytes16("nf4_low", bytes[0]...), low)

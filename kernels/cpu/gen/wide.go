@@ -13,6 +13,7 @@ func avx512() {
 	wideGemm()
 	wideDots()
 	wideNF4()
+	wideWhole()
 	packRows(widePanel)
 	packColumns(widePanel)
 	wideAttention()
