@@ -23,7 +23,7 @@ func (m *model) key(k tea.KeyPressMsg) tea.Cmd {
 	case m.text() != nil:
 		where = typing
 	default:
-		where = map[pane]place{stagesPane: inStages, stagePane: inStages, lossPane: inLoss, chatPane: inChat, resultsPane: inResults, logPane: inLog}[m.focus]
+		where = map[pane]place{lossPane: inLoss, chatPane: inChat, logPane: inLog}[m.focus]
 	}
 	name := k.String()
 	if name == " " {
@@ -259,7 +259,7 @@ func (m *model) copy() tea.Cmd {
 	case logPane:
 		var out strings.Builder
 		for _, l := range m.state.lines {
-			fmt.Fprintf(&out, "%s %s %s\n", l.at.Format("15:04:05"), l.stage, l.text)
+			fmt.Fprintf(&out, "%s %s %s\n", l.at.Local().Format("15:04:05"), l.stage, l.text)
 		}
 		return m.copyText(m.theme.safeLines(out.String()), "the log")
 	}

@@ -238,7 +238,7 @@ func (c *chat) lines(m *model, w, h int) (lines []string, cursor *tea.Cursor) {
 		if c.input.active {
 			cursor = shift(cur, 3, 0)
 		} else {
-			lines = []string{t.line(w).add(dim, fmt.Sprintf(" press %s to write a prompt that all four variants answer; %s lists former chats", m.keyOf("prompt"), m.keyOf("history"))).String()}
+			lines = m.advice(w, fmt.Sprintf("press %s to write a prompt that all four variants answer; %s lists former chats", m.keyOf("prompt"), m.keyOf("history")))
 		}
 	} else {
 		lines = append(lines, t.line(w).add(accent, " "+t.glyph.mark+" ").add(strong, t.safe(c.exchange.Prompt)).String())

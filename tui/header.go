@@ -23,7 +23,7 @@ func (m *model) header(w int) string {
 	}
 	switch stage := m.state.at(); {
 	case m.o.Replay:
-		return l.add(dim, " "+t.glyph.dot+" recording of "+t.safe(m.dir)).right(dim, m.clock.Format("15:04:05")+" ").String()
+		return l.add(dim, " "+t.glyph.dot+" recording of "+t.safe(m.dir)).right(dim, m.clock.Local().Format("15:04:05")+" ").String()
 	case m.lost != "":
 		return l.add(bad, " "+t.glyph.dot+" no worker: "+t.safe(m.lost)).right(accent, m.keyOf("worker")+" resumes ").String()
 	case m.opening:

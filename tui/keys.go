@@ -13,17 +13,15 @@ type place int
 
 const (
 	everywhere place = iota
-	inStages
 	inLoss
 	inChat
-	inResults
 	inLog
 	typing   // while text is being written
 	inDialog // while a question or a list is open
 )
 
 // placeNames are the headings of the list of keys.
-var placeNames = []string{"Everywhere", "Stages", "Loss", "Chat", "Results", "Log", "While writing", "Lists and questions"}
+var placeNames = []string{"Everywhere", "Loss", "Chat", "Log", "While writing", "Lists and questions"}
 
 // binding is one thing that keys do. The table of bindings drives what keys do, the help and the README's list.
 type binding struct {
@@ -146,16 +144,19 @@ func (m *model) keyOf(action string) string {
 	return "?"
 }
 
-// KeyTable is the list of keys as a Markdown table, for the README.
-func KeyTable() string {
+// KeyList is the list of keys in Markdown, for the README.
+func KeyList() string {
 	var out strings.Builder
-	out.WriteString("| where | keys | what | name in `[keys]` |\n|---|---|---|---|\n")
 	for where, name := range placeNames {
+		fmt.Fprintf(&out, "- **%s:**", name)
+		separator := " "
 		for _, b := range bindings() {
 			if b.where == place(where) {
-				fmt.Fprintf(&out, "| %s | `%s` | %s | `%s` |\n", name, strings.Join(b.keys, "` `"), b.help, b.action)
+				fmt.Fprintf(&out, "%s`%s` %s", separator, strings.Join(b.keys, "` `"), b.help)
+				separator = "; "
 			}
 		}
+		out.WriteString("\n")
 	}
 	return out.String()
 }

@@ -144,6 +144,14 @@ func (m *model) pane(p pane, w, h int) (lines []string, cursor *tea.Cursor) {
 	return m.block(lines, w, h), cursor
 }
 
+// advice is what an empty pane says: what to press.
+func (m *model) advice(w int, text string) (lines []string) {
+	for _, part := range wrap(text, max(w-2, 1)) {
+		lines = append(lines, m.theme.line(w).add(dim, " "+part).String())
+	}
+	return lines
+}
+
 // block cuts or fills lines to exactly h.
 func (m *model) block(lines []string, w, h int) []string {
 	h = max(h, 0)

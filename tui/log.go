@@ -28,7 +28,7 @@ func (v *logView) scroll(lines int) { v.back = max(0, min(v.back-lines, logLimit
 
 // logText is one line of the log.
 func (m *model) logText(line logLine, w int) string {
-	l := m.theme.line(w).add(dim, " "+line.at.Format("15:04:05")+" ")
+	l := m.theme.line(w).add(dim, " "+line.at.Local().Format("15:04:05")+" ")
 	if line.stage != "" && w > 50 {
 		l.add(dim, m.theme.safe(line.stage)).to(24)
 	}
@@ -39,7 +39,7 @@ func (v *logView) draw(m *model, w, h int) (lines []string, cursor *tea.Cursor) 
 	if v.filter.active || v.filter.text() != "" {
 		h--
 		text, c := v.filter.draw(m.theme, w-9, 1)
-		lines = append(lines, m.theme.line(w).add(accent, " filter ").String()[:0]+m.theme.paint(accent, " filter: ")+text[0])
+		lines = append(lines, m.theme.line(w).add(accent, " filter: ").add(plain, text[0]).String())
 		if v.filter.active {
 			cursor = shift(c, 9, 0)
 		}
@@ -55,11 +55,11 @@ func (v *logView) draw(m *model, w, h int) (lines []string, cursor *tea.Cursor) 
 		}
 	}
 	if len(shown) == 0 {
-		text := fmt.Sprintf(" nothing yet; press %s to run what is stale", m.keyOf("run_all"))
+		text := fmt.Sprintf("nothing yet; press %s to run what is stale", m.keyOf("run_all"))
 		if len(m.state.lines) > 0 {
-			text = fmt.Sprintf(" no line matches; %s changes the filter, %s the level", m.keyOf("filter"), m.keyOf("errors"))
+			text = fmt.Sprintf("no line matches; %s changes the filter, %s the level", m.keyOf("filter"), m.keyOf("errors"))
 		}
-		return append(lines, m.theme.line(w).add(dim, text).String()), cursor
+		return append(lines, m.advice(w, text)...), cursor
 	}
 	v.back = min(v.back, max(len(shown)-h, 0))
 	from := max(0, len(shown)-h-v.back)

@@ -108,7 +108,7 @@ func (s scale) label(part float64) string {
 func (v *lossView) lines(m *model, w, h int) []string {
 	t, c := m.theme, m.state.curve
 	if len(c.points) == 0 {
-		return []string{t.line(w).add(dim, fmt.Sprintf(" no training yet; press 3 and %s to train the adapter, or %s to run what is stale", m.keyOf("run"), m.keyOf("run_all"))).String()}
+		return m.advice(w, fmt.Sprintf("no training yet; press %s and %s to train the adapter, or %s to run what is stale", m.keyOf("stage_lora"), m.keyOf("run"), m.keyOf("run_all")))
 	}
 	const left = 8
 	height, width := max(h-2, 1), max(w-left-1, 1)

@@ -304,10 +304,13 @@ func (m *model) gone(err error) {
 	m.lost = err.Error()
 	m.state.busy = false
 	m.chat.end()
-	for _, st := range m.state.stages {
+	for name, st := range m.state.stages {
 		if st.running() {
-			st.plan.State, st.progress = "interrupted", nil
-			st.failure = "the worker has gone; its checkpoint is kept"
+			st.plan.State, st.progress, st.train = "interrupted", nil, nil
+			st.failure = "the worker has gone; the stage starts over"
+			if name == "lora" {
+				st.failure = "the worker has gone; training goes on from its checkpoint"
+			}
 		}
 	}
 	if m.o.Replay {

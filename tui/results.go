@@ -9,7 +9,7 @@ import (
 func (m *model) resultLines(w, h int) []string {
 	t := m.theme
 	if m.state.results == nil {
-		return []string{t.line(w).add(dim, fmt.Sprintf(" no results yet; press %s to run what is stale, which ends with the evaluation", m.keyOf("run_all"))).String()}
+		return m.advice(w, fmt.Sprintf("no results yet; press %s to run what is stale, which ends with the evaluation", m.keyOf("run_all")))
 	}
 	var all []string
 	for text := range strings.SplitSeq(strings.TrimRight(m.state.results.Table(max(w-2, 20), false), "\n"), "\n") {

@@ -78,7 +78,7 @@ func (m *model) progress(l *line, st *stage) {
 		return
 	}
 	if p.Total > 0 {
-		bar := max(min(l.width/4, 16), 4)
+		bar := max(min(l.width/6, 16), 4)
 		full := int(max(0, min(p.Done*int64(bar)/p.Total, int64(bar))))
 		l.add(accent, strings.Repeat(m.theme.glyph.full, full)).add(dim, strings.Repeat(m.theme.glyph.empty, bar-full))
 		l.add(plain, fmt.Sprintf(" %3d %%", p.Done*100/p.Total))
@@ -97,9 +97,9 @@ func (m *model) progress(l *line, st *stage) {
 		add(plain, " ETA "+seconds(p.ETA))
 	}
 	if s := st.train; s != nil {
-		add(strong, fmt.Sprintf("  loss %.3f ", float64(s.Loss)))
-		if room := l.width - l.used - 1; room >= 6 {
-			add(good, m.state.curve.spark(m.theme, min(room, 24)))
+		add(strong, fmt.Sprintf("  loss %.3f", float64(s.Loss)))
+		if room := l.width - l.used - 2; room >= 6 {
+			add(good, " "+m.state.curve.spark(m.theme, min(room, 24)))
 		}
 		return
 	}
