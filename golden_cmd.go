@@ -6,7 +6,7 @@ import (
 	"fmt"
 
 	"quartet/golden"
-	"quartet/kernels/cpu"
+	"quartet/pipeline"
 	"quartet/visible"
 )
 
@@ -21,7 +21,10 @@ func runGolden(_ context.Context, args []string, std streams) error {
 	if len(rest) != 1 {
 		return errUsage{errors.New("give one folder, laid out as testdata/golden: phi/, tokenizer/, demo/")}
 	}
-	b := cpu.New()
+	b, _, err := pipeline.OpenBackend("cpu")
+	if err != nil {
+		return err
+	}
 	checks := []golden.Check{}
 	failed, missing := 0, 0
 	err = golden.Run(b, rest[0], func(c golden.Check) {

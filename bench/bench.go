@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 
 	"quartet/eval"
 	"quartet/kernels"
@@ -35,6 +36,8 @@ type Report struct {
 	Model   Model     `json:"model"`
 	Rows    []Row     `json:"rows"`
 	LeftOut []LeftOut `json:"left_out,omitempty"`
+
+	PeakBytes int64 `json:"peak_memory_bytes"` // of the process so far: weights, those in mapped files included, and all else
 }
 
 // Machine is what the figures were measured on.
@@ -170,7 +173,17 @@ func run(ctx context.Context, b kernels.Backend, o Options, h Hooks, l limits) (
 	for _, m := range s.measured {
 		r.Rows = append(r.Rows, m.row(r.Machine))
 	}
+	r.PeakBytes = peakMemory()
 	return r, nil
+}
+
+// peakMemory is the most memory that the process has had, mapped files included; 0 where it can't be told.
+func peakMemory() int64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return u.Maxrss << 10
 }
 
 // thisMachine describes the machine at hand, but for its roofs.

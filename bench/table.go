@@ -51,6 +51,7 @@ func (r *Report) Text() string {
 	for _, l := range r.LeftOut {
 		fmt.Fprintf(&t, "%s was left out: %s\n", l.Name, l.Reason)
 	}
+	fmt.Fprintf(&t, "the program's memory was %s at most, mapped weights included\n", bytes(r.PeakBytes))
 	flops := map[string]string{"registers": "the multiply-adds on registers", "product": "the backend's own large product"}[m.FlopsFrom]
 	fmt.Fprintf(&t, `
 The floor is the larger of two times, given as tokens a second: that of the weights, keys and values which the work must
