@@ -140,7 +140,15 @@ func (b *bench) do(cmd tea.Cmd) {
 	if cmd == nil {
 		return
 	}
-	switch msg := cmd().(type) {
+	done := make(chan tea.Msg, 1)
+	go func() { done <- cmd() }()
+	var got tea.Msg
+	select {
+	case got = <-done:
+	case <-time.After(500 * time.Millisecond): // a tick
+		return
+	}
+	switch msg := got.(type) {
 	case nil, tea.RawMsg:
 	case tea.QuitMsg:
 		b.quit = true

@@ -199,7 +199,7 @@ func (v *memory) lines(m *model, w, h int) []string {
 		for _, use := range uses(st.memory) {
 			parts = append(parts, use+" "+size(st.memory[use]))
 		}
-		for _, text := range wrap(strings.Join(parts, " · "), w-2) {
+		for _, text := range wrap(t.safe(strings.Join(parts, " · ")), w-2) {
 			add(plain, text)
 		}
 	}

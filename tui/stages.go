@@ -146,7 +146,7 @@ func (m *model) stageLines(w, h int) []string {
 			if i > 0 {
 				label = ""
 			}
-			all = append(all, t.line(w).add(dim, " "+label).to(14).add(r, part).String())
+			all = append(all, t.line(w).add(dim, " "+t.fit(t.safe(label), min(12, w))).add(plain, " ").add(r, part).String())
 		}
 	}
 	field("what", plain, stageHelp[name])
