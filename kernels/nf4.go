@@ -73,11 +73,12 @@ func dynamicMap(signed bool) (m [256]float32) {
 	return m
 }
 
-// midpoints lies halfway between each code's value and the next one's.
-func midpoints(m *[256]float32) (mid [255]float32) {
-	for i := range mid {
-		mid[i] = float32(m[i]+m[i+1]) * 0.5
+// midpoints are the ordinals of what lies halfway between each code's value and the next one's; nothing lies above the last.
+func midpoints(m *[256]float32) (mid [256]int32) {
+	for i := range m[1:] {
+		mid[i] = ordinal(float32(m[i]+m[i+1]) * 0.5)
 	}
+	mid[255] = math.MaxInt32
 	return mid
 }
 
@@ -87,17 +88,25 @@ func SignedCode(x float32) byte { return nearest(&signedMidpoints, x) }
 // UnsignedCode is the code of UnsignedMap nearest to x; exactly between two it is the even one. That of a NaN is 0.
 func UnsignedCode(x float32) byte { return nearest(&unsignedMidpoints, x) }
 
-func nearest(mid *[255]float32, x float32) byte {
-	code := 0
-	for half := 128; half > 0; half /= 2 {
-		if x > mid[code+half-1] {
-			code += half
-		}
+func nearest(mid *[256]int32, x float32) byte {
+	if x != x {
+		return 0
 	}
-	if code < 255 && x == mid[code] && code&1 == 1 {
+	code, at := 0, ordinal(x)
+	for half := 128; half > 0; half /= 2 {
+		// half is added where at is larger, without a branch, which nothing could predict.
+		code += half & int((int64(mid[(code+half-1)&255])-int64(at))>>63)
+	}
+	if at == mid[code&255] && code&1 == 1 {
 		code++
 	}
 	return byte(code)
+}
+
+// ordinal is a whole number for each float32, in the same order.
+func ordinal(x float32) int32 {
+	bits := int32(math.Float32bits(x + 0)) // -0 becomes 0
+	return bits ^ bits>>31&math.MaxInt32
 }
 
 // NestedBlock is how many absmaxima share a scale in double quantisation, as bitsandbytes has it.

@@ -156,6 +156,12 @@ func finite(d kernels.DType, data []byte) bool {
 
 // squares adds up the squares of an NF4 matrix's errors against w, and of w. They must be finite.
 func (c *conversion) squares(q, w kernels.Tensor) (sums [2]float64, err error) {
+	if b, ok := c.b.(interface {
+		ErrorNF4(x, w kernels.Tensor) (moved, whole float64)
+	}); ok {
+		sums[0], sums[1] = b.ErrorNF4(q, w)
+		return sums, finiteSums(sums)
+	}
 	wide := w
 	if w.DType != kernels.F32 {
 		if wide, err = c.b.Alloc(kernels.F32, w.Rows, w.Cols); err != nil {
@@ -187,10 +193,14 @@ func (c *conversion) squares(q, w kernels.Tensor) (sums [2]float64, err error) {
 	if err := c.b.Sync(); err != nil {
 		return sums, err
 	}
+	return sums, finiteSums(sums)
+}
+
+func finiteSums(sums [2]float64) error {
 	if total := sums[0] + sums[1]; math.IsNaN(total) || math.IsInf(total, 0) {
-		return sums, errNotFinite
+		return errNotFinite
 	}
-	return sums, nil
+	return nil
 }
 
 // relative is the root mean square error relative to the root mean square of what it is an error of.

@@ -176,6 +176,9 @@ func maxAbs(n int, x *float32) float32
 func nf4Codes(n int, codes *byte, x *float32, thresholds *float32, scale float32)
 
 //go:noescape
+func nf4Blocks(n int, codes *byte, absmax *float32, x *float32, thresholds *float32)
+
+//go:noescape
 func wholeSplit(n int, words *int16, scales *float32, x *float32)
 
 //go:noescape

@@ -5658,167 +5658,113 @@ GLOBL masks<>(SB), RODATA|NOPTR, $64
 
 // func nf4Codes(n int, codes *byte, x *float32, thresholds *float32, scale float32)
 // Requires: AVX, AVX2
-TEXT ·nf4Codes(SB), NOSPLIT, $0-36
+TEXT ·nf4Codes(SB), NOSPLIT, $64-36
 	MOVQ         n+0(FP), AX
 	MOVQ         codes+8(FP), CX
 	MOVQ         x+16(FP), DX
 	MOVQ         thresholds+24(FP), BX
 	VBROADCASTSS scale+32(FP), Y0
-	VPBROADCASTW nibbles<>+0(SB), Y1
-	VMOVDQU      pack_order<>+0(SB), Y2
+	MOVL         4(BX), SI
+	MOVL         SI, (SP)
+	MOVL         20(BX), SI
+	MOVL         SI, 28(SP)
+	MOVL         36(BX), SI
+	MOVL         SI, 24(SP)
+	MOVL         52(BX), SI
+	MOVL         SI, 20(SP)
+	VMOVUPS      (SP), Y1
+	MOVL         (BX), SI
+	MOVL         SI, 32(SP)
+	MOVL         8(BX), SI
+	MOVL         SI, 60(SP)
+	MOVL         16(BX), SI
+	MOVL         SI, 56(SP)
+	MOVL         24(BX), SI
+	MOVL         SI, 52(SP)
+	MOVL         32(BX), SI
+	MOVL         SI, 48(SP)
+	MOVL         40(BX), SI
+	MOVL         SI, 44(SP)
+	MOVL         48(BX), SI
+	MOVL         SI, 40(SP)
+	MOVL         56(BX), SI
+	MOVL         SI, 36(SP)
+	VMOVUPS      32(SP), Y2
 	SHRQ         $0x05, AX
 	TESTQ        AX, AX
 	JZ           loop_end
 
 loop:
 	VMULPS       (DX), Y0, Y3
-	VPXOR        Y4, Y4, Y4
-	VMULPS       32(DX), Y0, Y5
-	VPXOR        Y6, Y6, Y6
-	VMULPS       64(DX), Y0, Y7
-	VPXOR        Y8, Y8, Y8
-	VMULPS       96(DX), Y0, Y9
-	VPXOR        Y10, Y10, Y10
-	VBROADCASTSS (BX), Y11
-	VCMPPS       $0x1e, Y11, Y3, Y12
-	VPSUBD       Y12, Y4, Y4
-	VCMPPS       $0x1e, Y11, Y5, Y12
-	VPSUBD       Y12, Y6, Y6
-	VCMPPS       $0x1e, Y11, Y7, Y12
-	VPSUBD       Y12, Y8, Y8
-	VCMPPS       $0x1e, Y11, Y9, Y11
-	VPSUBD       Y11, Y10, Y10
-	VBROADCASTSS 4(BX), Y11
-	VCMPPS       $0x1e, Y11, Y3, Y12
-	VPSUBD       Y12, Y4, Y4
-	VCMPPS       $0x1e, Y11, Y5, Y12
-	VPSUBD       Y12, Y6, Y6
-	VCMPPS       $0x1e, Y11, Y7, Y12
-	VPSUBD       Y12, Y8, Y8
-	VCMPPS       $0x1e, Y11, Y9, Y11
-	VPSUBD       Y11, Y10, Y10
-	VBROADCASTSS 8(BX), Y11
-	VCMPPS       $0x1e, Y11, Y3, Y12
-	VPSUBD       Y12, Y4, Y4
-	VCMPPS       $0x1e, Y11, Y5, Y12
-	VPSUBD       Y12, Y6, Y6
-	VCMPPS       $0x1e, Y11, Y7, Y12
-	VPSUBD       Y12, Y8, Y8
-	VCMPPS       $0x1e, Y11, Y9, Y11
-	VPSUBD       Y11, Y10, Y10
+	VMULPS       32(DX), Y0, Y4
+	VMULPS       64(DX), Y0, Y5
+	VMULPS       96(DX), Y0, Y6
+	VBROADCASTSS 28(BX), Y7
+	VCMPPS       $0x1e, Y7, Y3, Y8
+	VCMPPS       $0x1e, Y7, Y4, Y9
+	VCMPPS       $0x1e, Y7, Y5, Y10
+	VCMPPS       $0x1e, Y7, Y6, Y7
 	VBROADCASTSS 12(BX), Y11
-	VCMPPS       $0x1e, Y11, Y3, Y12
-	VPSUBD       Y12, Y4, Y4
-	VCMPPS       $0x1e, Y11, Y5, Y12
-	VPSUBD       Y12, Y6, Y6
-	VCMPPS       $0x1e, Y11, Y7, Y12
-	VPSUBD       Y12, Y8, Y8
-	VCMPPS       $0x1e, Y11, Y9, Y11
-	VPSUBD       Y11, Y10, Y10
-	VBROADCASTSS 16(BX), Y11
-	VCMPPS       $0x1e, Y11, Y3, Y12
-	VPSUBD       Y12, Y4, Y4
-	VCMPPS       $0x1e, Y11, Y5, Y12
-	VPSUBD       Y12, Y6, Y6
-	VCMPPS       $0x1e, Y11, Y7, Y12
-	VPSUBD       Y12, Y8, Y8
-	VCMPPS       $0x1e, Y11, Y9, Y11
-	VPSUBD       Y11, Y10, Y10
-	VBROADCASTSS 20(BX), Y11
-	VCMPPS       $0x1e, Y11, Y3, Y12
-	VPSUBD       Y12, Y4, Y4
-	VCMPPS       $0x1e, Y11, Y5, Y12
-	VPSUBD       Y12, Y6, Y6
-	VCMPPS       $0x1e, Y11, Y7, Y12
-	VPSUBD       Y12, Y8, Y8
-	VCMPPS       $0x1e, Y11, Y9, Y11
-	VPSUBD       Y11, Y10, Y10
-	VBROADCASTSS 24(BX), Y11
-	VCMPPS       $0x1e, Y11, Y3, Y12
-	VPSUBD       Y12, Y4, Y4
-	VCMPPS       $0x1e, Y11, Y5, Y12
-	VPSUBD       Y12, Y6, Y6
-	VCMPPS       $0x1e, Y11, Y7, Y12
-	VPSUBD       Y12, Y8, Y8
-	VCMPPS       $0x1e, Y11, Y9, Y11
-	VPSUBD       Y11, Y10, Y10
-	VBROADCASTSS 28(BX), Y11
-	VCMPPS       $0x1e, Y11, Y3, Y12
-	VPSUBD       Y12, Y4, Y4
-	VCMPPS       $0x1e, Y11, Y5, Y12
-	VPSUBD       Y12, Y6, Y6
-	VCMPPS       $0x1e, Y11, Y7, Y12
-	VPSUBD       Y12, Y8, Y8
-	VCMPPS       $0x1e, Y11, Y9, Y11
-	VPSUBD       Y11, Y10, Y10
-	VBROADCASTSS 32(BX), Y11
-	VCMPPS       $0x1e, Y11, Y3, Y12
-	VPSUBD       Y12, Y4, Y4
-	VCMPPS       $0x1e, Y11, Y5, Y12
-	VPSUBD       Y12, Y6, Y6
-	VCMPPS       $0x1e, Y11, Y7, Y12
-	VPSUBD       Y12, Y8, Y8
-	VCMPPS       $0x1e, Y11, Y9, Y11
-	VPSUBD       Y11, Y10, Y10
-	VBROADCASTSS 36(BX), Y11
-	VCMPPS       $0x1e, Y11, Y3, Y12
-	VPSUBD       Y12, Y4, Y4
-	VCMPPS       $0x1e, Y11, Y5, Y12
-	VPSUBD       Y12, Y6, Y6
-	VCMPPS       $0x1e, Y11, Y7, Y12
-	VPSUBD       Y12, Y8, Y8
-	VCMPPS       $0x1e, Y11, Y9, Y11
-	VPSUBD       Y11, Y10, Y10
-	VBROADCASTSS 40(BX), Y11
-	VCMPPS       $0x1e, Y11, Y3, Y12
-	VPSUBD       Y12, Y4, Y4
-	VCMPPS       $0x1e, Y11, Y5, Y12
-	VPSUBD       Y12, Y6, Y6
-	VCMPPS       $0x1e, Y11, Y7, Y12
-	VPSUBD       Y12, Y8, Y8
-	VCMPPS       $0x1e, Y11, Y9, Y11
-	VPSUBD       Y11, Y10, Y10
-	VBROADCASTSS 44(BX), Y11
-	VCMPPS       $0x1e, Y11, Y3, Y12
-	VPSUBD       Y12, Y4, Y4
-	VCMPPS       $0x1e, Y11, Y5, Y12
-	VPSUBD       Y12, Y6, Y6
-	VCMPPS       $0x1e, Y11, Y7, Y12
-	VPSUBD       Y12, Y8, Y8
-	VCMPPS       $0x1e, Y11, Y9, Y11
-	VPSUBD       Y11, Y10, Y10
-	VBROADCASTSS 48(BX), Y11
-	VCMPPS       $0x1e, Y11, Y3, Y12
-	VPSUBD       Y12, Y4, Y4
-	VCMPPS       $0x1e, Y11, Y5, Y12
-	VPSUBD       Y12, Y6, Y6
-	VCMPPS       $0x1e, Y11, Y7, Y12
-	VPSUBD       Y12, Y8, Y8
-	VCMPPS       $0x1e, Y11, Y9, Y11
-	VPSUBD       Y11, Y10, Y10
-	VBROADCASTSS 52(BX), Y11
-	VCMPPS       $0x1e, Y11, Y3, Y12
-	VPSUBD       Y12, Y4, Y4
-	VCMPPS       $0x1e, Y11, Y5, Y12
-	VPSUBD       Y12, Y6, Y6
-	VCMPPS       $0x1e, Y11, Y7, Y12
-	VPSUBD       Y12, Y8, Y8
-	VCMPPS       $0x1e, Y11, Y9, Y11
-	VPSUBD       Y11, Y10, Y10
-	VBROADCASTSS 56(BX), Y11
+	VBROADCASTSS 44(BX), Y12
+	VBLENDVPS    Y8, Y12, Y11, Y13
+	VCMPPS       $0x1e, Y13, Y3, Y13
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y13, Y8, Y8
+	VBLENDVPS    Y9, Y12, Y11, Y13
+	VCMPPS       $0x1e, Y13, Y4, Y13
+	VPADDD       Y9, Y9, Y9
+	VPADDD       Y13, Y9, Y9
+	VBLENDVPS    Y10, Y12, Y11, Y13
+	VCMPPS       $0x1e, Y13, Y5, Y13
+	VPADDD       Y10, Y10, Y10
+	VPADDD       Y13, Y10, Y10
+	VBLENDVPS    Y7, Y12, Y11, Y11
+	VCMPPS       $0x1e, Y11, Y6, Y11
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y11, Y7, Y7
+	VPERMPS      Y1, Y8, Y11
+	VCMPPS       $0x1e, Y11, Y3, Y11
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y11, Y8, Y8
+	VPERMPS      Y1, Y9, Y11
+	VCMPPS       $0x1e, Y11, Y4, Y11
+	VPADDD       Y9, Y9, Y9
+	VPADDD       Y11, Y9, Y9
+	VPERMPS      Y1, Y10, Y11
+	VCMPPS       $0x1e, Y11, Y5, Y11
+	VPADDD       Y10, Y10, Y10
+	VPADDD       Y11, Y10, Y10
+	VPERMPS      Y1, Y7, Y11
+	VCMPPS       $0x1e, Y11, Y6, Y11
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y11, Y7, Y7
+	VPERMPS      Y2, Y8, Y11
 	VCMPPS       $0x1e, Y11, Y3, Y3
-	VPSUBD       Y3, Y4, Y4
-	VCMPPS       $0x1e, Y11, Y5, Y3
-	VPSUBD       Y3, Y6, Y6
-	VCMPPS       $0x1e, Y11, Y7, Y3
-	VPSUBD       Y3, Y8, Y8
-	VCMPPS       $0x1e, Y11, Y9, Y3
-	VPSUBD       Y3, Y10, Y10
-	VPACKSSDW    Y6, Y4, Y3
-	VPACKSSDW    Y10, Y8, Y4
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y3, Y8, Y8
+	VPERMPS      Y2, Y9, Y3
+	VCMPPS       $0x1e, Y3, Y4, Y3
+	VPADDD       Y9, Y9, Y9
+	VPADDD       Y3, Y9, Y9
+	VPERMPS      Y2, Y10, Y3
+	VCMPPS       $0x1e, Y3, Y5, Y3
+	VPADDD       Y10, Y10, Y10
+	VPADDD       Y3, Y10, Y10
+	VPERMPS      Y2, Y7, Y3
+	VCMPPS       $0x1e, Y3, Y6, Y3
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y3, Y7, Y7
+	VPABSD       Y8, Y8
+	VPABSD       Y9, Y9
+	VPABSD       Y10, Y10
+	VPABSD       Y7, Y7
+	VPACKSSDW    Y9, Y8, Y3
+	VPACKSSDW    Y7, Y10, Y4
 	VPACKUSWB    Y4, Y3, Y3
-	VPERMD       Y3, Y2, Y3
-	VPMADDUBSW   Y1, Y3, Y3
+	VMOVDQU      pack_order<>+0(SB), Y4
+	VPERMD       Y3, Y4, Y3
+	VBROADCASTSS const_01100110<>+0(SB), Y4
+	VPMADDUBSW   Y4, Y3, Y3
 	VEXTRACTI128 $0x01, Y3, X4
 	VPACKUSWB    X4, X3, X4
 	VMOVDQU      X4, (CX)
@@ -5841,8 +5787,250 @@ DATA pack_order<>+24(SB)/4, $0x00000003
 DATA pack_order<>+28(SB)/4, $0x00000007
 GLOBL pack_order<>(SB), RODATA|NOPTR, $32
 
-DATA nibbles<>+0(SB)/2, $0x0110
-GLOBL nibbles<>(SB), RODATA|NOPTR, $2
+DATA const_01100110<>+0(SB)/4, $0x01100110
+GLOBL const_01100110<>(SB), RODATA|NOPTR, $4
+
+// func nf4Blocks(n int, codes *byte, absmax *float32, x *float32, thresholds *float32)
+// Requires: AVX, AVX2
+TEXT ·nf4Blocks(SB), NOSPLIT, $64-40
+	MOVQ    n+0(FP), AX
+	MOVQ    codes+8(FP), CX
+	MOVQ    x+24(FP), DX
+	MOVQ    thresholds+32(FP), BX
+	MOVQ    absmax+16(FP), SI
+	MOVL    4(BX), DI
+	MOVL    DI, (SP)
+	MOVL    20(BX), DI
+	MOVL    DI, 28(SP)
+	MOVL    36(BX), DI
+	MOVL    DI, 24(SP)
+	MOVL    52(BX), DI
+	MOVL    DI, 20(SP)
+	VMOVUPS (SP), Y0
+	MOVL    (BX), DI
+	MOVL    DI, 32(SP)
+	MOVL    8(BX), DI
+	MOVL    DI, 60(SP)
+	MOVL    16(BX), DI
+	MOVL    DI, 56(SP)
+	MOVL    24(BX), DI
+	MOVL    DI, 52(SP)
+	MOVL    32(BX), DI
+	MOVL    DI, 48(SP)
+	MOVL    40(BX), DI
+	MOVL    DI, 44(SP)
+	MOVL    48(BX), DI
+	MOVL    DI, 40(SP)
+	MOVL    56(BX), DI
+	MOVL    DI, 36(SP)
+	VMOVUPS 32(SP), Y1
+	TESTQ   AX, AX
+	JZ      loop_end
+
+loop:
+	VXORPS       Y2, Y2, Y2
+	VMOVUPS      (DX), Y3
+	VBROADCASTSS const_7fffffff<>+0(SB), Y4
+	VANDPS       Y4, Y3, Y3
+	VMAXPS       Y2, Y3, Y2
+	VMOVUPS      32(DX), Y3
+	VBROADCASTSS const_7fffffff<>+0(SB), Y4
+	VANDPS       Y4, Y3, Y3
+	VMAXPS       Y2, Y3, Y2
+	VMOVUPS      64(DX), Y3
+	VBROADCASTSS const_7fffffff<>+0(SB), Y4
+	VANDPS       Y4, Y3, Y3
+	VMAXPS       Y2, Y3, Y2
+	VMOVUPS      96(DX), Y3
+	VBROADCASTSS const_7fffffff<>+0(SB), Y4
+	VANDPS       Y4, Y3, Y3
+	VMAXPS       Y2, Y3, Y2
+	VMOVUPS      128(DX), Y3
+	VBROADCASTSS const_7fffffff<>+0(SB), Y4
+	VANDPS       Y4, Y3, Y3
+	VMAXPS       Y2, Y3, Y2
+	VMOVUPS      160(DX), Y3
+	VBROADCASTSS const_7fffffff<>+0(SB), Y4
+	VANDPS       Y4, Y3, Y3
+	VMAXPS       Y2, Y3, Y2
+	VMOVUPS      192(DX), Y3
+	VBROADCASTSS const_7fffffff<>+0(SB), Y4
+	VANDPS       Y4, Y3, Y3
+	VMAXPS       Y2, Y3, Y2
+	VMOVUPS      224(DX), Y3
+	VBROADCASTSS const_7fffffff<>+0(SB), Y4
+	VANDPS       Y4, Y3, Y3
+	VMAXPS       Y2, Y3, Y2
+	VEXTRACTF128 $0x01, Y2, X3
+	VMAXPS       X2, X3, X3
+	VPERMILPS    $0x4e, X3, X2
+	VMAXPS       X2, X3, X3
+	VPERMILPS    $0xb1, X3, X2
+	VMAXPS       X2, X3, X3
+	VMOVSS       X3, (SI)
+	VMOVSS       const_3f800000<>+0(SB), X2
+	VDIVSS       X3, X2, X2
+	VBROADCASTSS X2, Y2
+	VMULPS       (DX), Y2, Y3
+	VMULPS       32(DX), Y2, Y4
+	VMULPS       64(DX), Y2, Y5
+	VMULPS       96(DX), Y2, Y6
+	VBROADCASTSS 28(BX), Y7
+	VCMPPS       $0x1e, Y7, Y3, Y8
+	VCMPPS       $0x1e, Y7, Y4, Y9
+	VCMPPS       $0x1e, Y7, Y5, Y10
+	VCMPPS       $0x1e, Y7, Y6, Y7
+	VBROADCASTSS 12(BX), Y11
+	VBROADCASTSS 44(BX), Y12
+	VBLENDVPS    Y8, Y12, Y11, Y13
+	VCMPPS       $0x1e, Y13, Y3, Y13
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y13, Y8, Y8
+	VBLENDVPS    Y9, Y12, Y11, Y13
+	VCMPPS       $0x1e, Y13, Y4, Y13
+	VPADDD       Y9, Y9, Y9
+	VPADDD       Y13, Y9, Y9
+	VBLENDVPS    Y10, Y12, Y11, Y13
+	VCMPPS       $0x1e, Y13, Y5, Y13
+	VPADDD       Y10, Y10, Y10
+	VPADDD       Y13, Y10, Y10
+	VBLENDVPS    Y7, Y12, Y11, Y11
+	VCMPPS       $0x1e, Y11, Y6, Y11
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y11, Y7, Y7
+	VPERMPS      Y0, Y8, Y11
+	VCMPPS       $0x1e, Y11, Y3, Y11
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y11, Y8, Y8
+	VPERMPS      Y0, Y9, Y11
+	VCMPPS       $0x1e, Y11, Y4, Y11
+	VPADDD       Y9, Y9, Y9
+	VPADDD       Y11, Y9, Y9
+	VPERMPS      Y0, Y10, Y11
+	VCMPPS       $0x1e, Y11, Y5, Y11
+	VPADDD       Y10, Y10, Y10
+	VPADDD       Y11, Y10, Y10
+	VPERMPS      Y0, Y7, Y11
+	VCMPPS       $0x1e, Y11, Y6, Y11
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y11, Y7, Y7
+	VPERMPS      Y1, Y8, Y11
+	VCMPPS       $0x1e, Y11, Y3, Y3
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y3, Y8, Y8
+	VPERMPS      Y1, Y9, Y3
+	VCMPPS       $0x1e, Y3, Y4, Y3
+	VPADDD       Y9, Y9, Y9
+	VPADDD       Y3, Y9, Y9
+	VPERMPS      Y1, Y10, Y3
+	VCMPPS       $0x1e, Y3, Y5, Y3
+	VPADDD       Y10, Y10, Y10
+	VPADDD       Y3, Y10, Y10
+	VPERMPS      Y1, Y7, Y3
+	VCMPPS       $0x1e, Y3, Y6, Y3
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y3, Y7, Y7
+	VPABSD       Y8, Y8
+	VPABSD       Y9, Y9
+	VPABSD       Y10, Y10
+	VPABSD       Y7, Y7
+	VPACKSSDW    Y9, Y8, Y3
+	VPACKSSDW    Y7, Y10, Y4
+	VPACKUSWB    Y4, Y3, Y3
+	VMOVDQU      pack_order<>+0(SB), Y4
+	VPERMD       Y3, Y4, Y3
+	VBROADCASTSS const_01100110<>+0(SB), Y4
+	VPMADDUBSW   Y4, Y3, Y3
+	VEXTRACTI128 $0x01, Y3, X4
+	VPACKUSWB    X4, X3, X4
+	VMOVDQU      X4, (CX)
+	ADDQ         $0x10, CX
+	ADDQ         $0x00000080, DX
+	VMULPS       (DX), Y2, Y3
+	VMULPS       32(DX), Y2, Y4
+	VMULPS       64(DX), Y2, Y5
+	VMULPS       96(DX), Y2, Y2
+	VBROADCASTSS 28(BX), Y6
+	VCMPPS       $0x1e, Y6, Y3, Y7
+	VCMPPS       $0x1e, Y6, Y4, Y8
+	VCMPPS       $0x1e, Y6, Y5, Y9
+	VCMPPS       $0x1e, Y6, Y2, Y6
+	VBROADCASTSS 12(BX), Y10
+	VBROADCASTSS 44(BX), Y11
+	VBLENDVPS    Y7, Y11, Y10, Y12
+	VCMPPS       $0x1e, Y12, Y3, Y12
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y12, Y7, Y7
+	VBLENDVPS    Y8, Y11, Y10, Y12
+	VCMPPS       $0x1e, Y12, Y4, Y12
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y12, Y8, Y8
+	VBLENDVPS    Y9, Y11, Y10, Y12
+	VCMPPS       $0x1e, Y12, Y5, Y12
+	VPADDD       Y9, Y9, Y9
+	VPADDD       Y12, Y9, Y9
+	VBLENDVPS    Y6, Y11, Y10, Y10
+	VCMPPS       $0x1e, Y10, Y2, Y10
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y10, Y6, Y6
+	VPERMPS      Y0, Y7, Y10
+	VCMPPS       $0x1e, Y10, Y3, Y10
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y10, Y7, Y7
+	VPERMPS      Y0, Y8, Y10
+	VCMPPS       $0x1e, Y10, Y4, Y10
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y10, Y8, Y8
+	VPERMPS      Y0, Y9, Y10
+	VCMPPS       $0x1e, Y10, Y5, Y10
+	VPADDD       Y9, Y9, Y9
+	VPADDD       Y10, Y9, Y9
+	VPERMPS      Y0, Y6, Y10
+	VCMPPS       $0x1e, Y10, Y2, Y10
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y10, Y6, Y6
+	VPERMPS      Y1, Y7, Y10
+	VCMPPS       $0x1e, Y10, Y3, Y3
+	VPADDD       Y7, Y7, Y7
+	VPADDD       Y3, Y7, Y7
+	VPERMPS      Y1, Y8, Y3
+	VCMPPS       $0x1e, Y3, Y4, Y3
+	VPADDD       Y8, Y8, Y8
+	VPADDD       Y3, Y8, Y8
+	VPERMPS      Y1, Y9, Y3
+	VCMPPS       $0x1e, Y3, Y5, Y3
+	VPADDD       Y9, Y9, Y9
+	VPADDD       Y3, Y9, Y9
+	VPERMPS      Y1, Y6, Y3
+	VCMPPS       $0x1e, Y3, Y2, Y2
+	VPADDD       Y6, Y6, Y6
+	VPADDD       Y2, Y6, Y6
+	VPABSD       Y7, Y7
+	VPABSD       Y8, Y8
+	VPABSD       Y9, Y9
+	VPABSD       Y6, Y6
+	VPACKSSDW    Y8, Y7, Y2
+	VPACKSSDW    Y6, Y9, Y3
+	VPACKUSWB    Y3, Y2, Y2
+	VMOVDQU      pack_order<>+0(SB), Y3
+	VPERMD       Y2, Y3, Y2
+	VBROADCASTSS const_01100110<>+0(SB), Y3
+	VPMADDUBSW   Y3, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPACKUSWB    X3, X2, X3
+	VMOVDQU      X3, (CX)
+	ADDQ         $0x10, CX
+	ADDQ         $0x00000080, DX
+	ADDQ         $0x04, SI
+	DECQ         AX
+	JNZ          loop
+
+loop_end:
+	VZEROUPPER
+	RET
+
+DATA const_3f800000<>+0(SB)/4, $0x3f800000
+GLOBL const_3f800000<>(SB), RODATA|NOPTR, $4
 
 // func wholeSplit(n int, words *int16, scales *float32, x *float32)
 // Requires: AVX, AVX2
@@ -6946,9 +7134,6 @@ loop_done:
 
 DATA const_3fb8aa3b<>+0(SB)/4, $0x3fb8aa3b
 GLOBL const_3fb8aa3b<>(SB), RODATA|NOPTR, $4
-
-DATA const_3f800000<>+0(SB)/4, $0x3f800000
-GLOBL const_3f800000<>(SB), RODATA|NOPTR, $4
 
 DATA const_3d372713<>+0(SB)/4, $0x3d372713
 GLOBL const_3d372713<>(SB), RODATA|NOPTR, $4

@@ -20,8 +20,8 @@ type loops struct {
 	toF16             func(dst []uint16, src []float32)
 	fromNF4           func(dst []float32, size int, codes []byte, at int, absmax []float32, round kernels.DType)
 	nestedScales      func(dst []float32, codes []byte, scale, offset float32)
-	largest           func(x []float32) float32 // max |x|, passing over NaN
-	toNF4             func(codes []byte, x []float32, scale float32)
+	largest           func(x []float32) float32                         // max |x|, passing over NaN
+	nf4Blocks         func(codes []byte, absmax, x []float32, size int) // quantises blocks of size, the last of which may be short
 
 	// Products. tile: c (rows,tileColumns) += alpha·a (rows,k)·panel (k,tileColumns), rows at most tileRows. packRows
 	// fills a panel with k rows of tileColumns elements of t, packColumns with k elements of each of tileColumns rows, k

@@ -13,14 +13,14 @@ func (b *Backend) QuantizeNF4(out, x kernels.Tensor) {
 	q, n := out.Quant, x.Len()
 	blocks := q.Absmax.Cols
 	absmax := make([]float32, blocks)
-	b.pool.each(blocks, grain(2*q.BlockSize), func(w *worker, lo, hi int) {
-		buffer := w.floats(0, q.BlockSize)
-		for block := lo; block < hi; block++ {
-			from, to := block*q.BlockSize, min(n, (block+1)*q.BlockSize)
-			values := buffer[:to-from]
-			b.load(values, x, from)
-			absmax[block] = b.loops.largest(values)
-			b.loops.toNF4(out.Host[from/2:(to+1)/2], values, 1/absmax[block])
+	b.pool.each(blocks, max(32, grain(2*q.BlockSize)), func(w *worker, lo, hi int) {
+		const together = 32 // blocks
+		buffer := w.floats(0, together*q.BlockSize)
+		for block := lo; block < hi; block += together {
+			end := min(hi, block+together)
+			from, to := block*q.BlockSize, min(n, end*q.BlockSize)
+			b.load(buffer[:to-from], x, from)
+			b.loops.nf4Blocks(out.Host[from/2:(to+1)/2], absmax[block:end], buffer[:to-from], q.BlockSize)
 		}
 	})
 	if q.NestedBlockSize == 0 {
@@ -33,18 +33,20 @@ func (b *Backend) QuantizeNF4(out, x kernels.Tensor) {
 	}
 	q.NestedOffset = float32(sum / float64(max(1, blocks)))
 	nested := q.NestedAbsmax.F32s()
-	for i := range nested {
-		from, to := i*q.NestedBlockSize, min(blocks, (i+1)*q.NestedBlockSize)
-		values := absmax[from:to]
-		for j := range values {
-			values[j] -= q.NestedOffset
+	b.pool.each(len(nested), grain(16*q.NestedBlockSize), func(_ *worker, lo, hi int) {
+		for i := lo; i < hi; i++ {
+			from, to := i*q.NestedBlockSize, min(blocks, (i+1)*q.NestedBlockSize)
+			values := absmax[from:to]
+			for j := range values {
+				values[j] -= q.NestedOffset
+			}
+			nested[i] = b.loops.largest(values)
+			scale := 1 / nested[i]
+			for j, a := range values {
+				q.Absmax.Host[from+j] = kernels.SignedCode(float32(a * scale))
+			}
 		}
-		nested[i] = b.loops.largest(values)
-		scale := 1 / nested[i]
-		for j, a := range values {
-			q.Absmax.Host[from+j] = kernels.SignedCode(float32(a * scale))
-		}
-	}
+	})
 }
 
 // DequantizeNF4 sets out from x, rounded first to x.Quant.Round.

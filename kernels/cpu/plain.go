@@ -13,7 +13,7 @@ const plainColumns = 16
 var plainLoops = loops{
 	dotRows: [7]int{0, 4, 4, 4, 3, 2, 2}, tileRows: 6, tileColumns: plainColumns,
 	fromF16: plainFromF16, fromBF16: plainFromBF16, toF16: plainToF16,
-	fromNF4: plainFromNF4, nestedScales: plainNestedScales, largest: plainLargest, toNF4: plainToNF4,
+	fromNF4: plainFromNF4, nestedScales: plainNestedScales, largest: plainLargest, nf4Blocks: plainNF4Blocks,
 	tile: plainTile, packRows: plainPackRows, packColumns: plainPackColumns, dots: plainDots,
 	add: plainAdd, multiply: plainMultiply, gelu: plainGelu, geluSlope: plainGeluSlope,
 	sum: plainSum, squares: plainSquares, sumSquares: plainSumSquares, normalise: plainNormalise, normSums: plainNormSums, normSlope: plainNormSlope,
@@ -86,6 +86,14 @@ func plainLargest(x []float32) float32 {
 }
 
 func abs(x float32) float32 { return math.Float32frombits(math.Float32bits(x) &^ (1 << 31)) }
+
+func plainNF4Blocks(codes []byte, absmax, x []float32, size int) {
+	for i := range absmax {
+		part := x[i*size : min(len(x), (i+1)*size)]
+		absmax[i] = plainLargest(part)
+		plainToNF4(codes[i*size/2:], part, 1/absmax[i])
+	}
+}
 
 // plainToNF4 packs the codes of x·scale; the padding of an odd length is a quantised 0.
 func plainToNF4(codes []byte, x []float32, scale float32) {

@@ -31,7 +31,7 @@ var avx2Loops = loops{
 	directF16: true, dotRows: avx2DotRows,
 	tileRows: 6, tileColumns: 16,
 	fromF16: avx2FromF16, fromBF16: avx2FromBF16, toF16: avx2ToF16,
-	fromNF4: avx2FromNF4, nestedScales: avx2NestedScales, toNF4: avx2ToNF4,
+	fromNF4: avx2FromNF4, nestedScales: avx2NestedScales, nf4Blocks: avx2NF4Blocks,
 	largest: func(x []float32) float32 { return maxAbs(len(x), unsafe.SliceData(x)) },
 
 	tile: avx2Tile, packRows: avx2PackRows, packColumns: avx2PackColumns, dots: avx2Dots, dotsNF4: avx2DotsNF4,
@@ -192,10 +192,18 @@ func wholeDotsBy(kernels []wholeKernel, out []float32, outRow, rows int, codes, 
 	}
 }
 
-func avx2ToNF4(codes []byte, x []float32, scale float32) {
-	whole := len(x) &^ 31
-	nf4Codes(whole, unsafe.SliceData(codes), unsafe.SliceData(x), &kernels.NF4Thresholds[0], scale)
-	plainToNF4(codes[whole/2:], x[whole:], scale)
+func avx2NF4Blocks(codes []byte, absmax, x []float32, size int) {
+	if size == 64 && len(x) == 64*len(absmax) {
+		nf4Blocks(len(absmax), unsafe.SliceData(codes), unsafe.SliceData(absmax), unsafe.SliceData(x), &kernels.NF4Thresholds[0])
+		return
+	}
+	for i := range absmax {
+		part, to := x[i*size:min(len(x), (i+1)*size)], codes[i*size/2:]
+		absmax[i] = maxAbs(len(part), &part[0])
+		whole := len(part) &^ 31
+		nf4Codes(whole, &to[0], &part[0], &kernels.NF4Thresholds[0], 1/absmax[i])
+		plainToNF4(to[whole/2:], part[whole:], 1/absmax[i])
+	}
 }
 
 func avx2Tile(rows, k int, a []float32, aRow, aCol int, panel, c []float32, cRow int, alpha float32) {

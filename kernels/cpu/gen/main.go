@@ -30,6 +30,7 @@ func avx2() {
 	packColumns(16)
 	converts()
 	nf4()
+	quantize()
 	whole()
 	widenRows()
 	elementwise()

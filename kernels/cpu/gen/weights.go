@@ -242,49 +242,6 @@ func nf4() {
 		VMAXPS(top, y, top)
 	})
 	storeTop(top)
-
-	// Packs n weights, a multiple of 32, times scale: a code is how many thresholds it exceeds.
-	function("nf4Codes", "func(n int, codes *byte, x, thresholds *float32, scale float32)")
-	n, codes, x, thresholds := pointer("n"), pointer("codes"), pointer("x"), pointer("thresholds")
-	factor := parameter("scale")
-	order := GLOBL("pack_order", RODATA|NOPTR)
-	for i, v := range []uint32{0, 4, 1, 5, 2, 6, 3, 7} {
-		DATA(4*i, U32(v))
-	}
-	sixteen := ConstData("nibbles", U16(0x0110)) // high nibble first: 16·even + odd
-	nibbles, permutation := YMM(), YMM()
-	VPBROADCASTW(sixteen, nibbles)
-	VMOVDQU(order, permutation)
-	SHRQ(U8(5), n)
-	loop("loop", n, func() {
-		var v, count [4]VecVirtual
-		for i := range v {
-			v[i], count[i] = YMM(), YMM()
-			VMULPS(at(x, 8*i), factor, v[i])
-			VPXOR(count[i], count[i], count[i])
-		}
-		for i := range 15 {
-			threshold := broadcast(at(thresholds, i))
-			for j := range v {
-				above := YMM()
-				VCMPPS(U8(0x1e), threshold, v[j], above) // v > threshold, false for NaN
-				VPSUBD(above, count[j], count[j])
-			}
-		}
-		words, more := YMM(), YMM()
-		VPACKSSDW(count[1], count[0], words)
-		VPACKSSDW(count[3], count[2], more)
-		VPACKUSWB(more, words, words)
-		VPERMD(words, permutation, words)
-		VPMADDUBSW(nibbles, words, words)
-		packed := XMM()
-		VEXTRACTI128(U8(1), words, packed)
-		VPACKUSWB(packed, words.AsX(), packed)
-		VMOVDQU(packed, Mem{Base: codes})
-		ADDQ(U8(16), codes)
-		ADDQ(U32(128), x)
-	})
-	done()
 }
 
 // nf4Steps runs body for n weights, eight at a time: i counts the four vectors of each 32. Pointers to float32 move along.
@@ -481,6 +438,12 @@ func roundTo(w weightType, y VecVirtual) {
 
 // storeTop returns the largest element of a vector.
 func storeTop(y VecVirtual) {
+	Store(topLane(y), ReturnIndex(0))
+	done()
+}
+
+// topLane is the largest element of a vector, in the first of an XMM register.
+func topLane(y VecVirtual) VecVirtual {
 	x, other := XMM(), XMM()
 	VEXTRACTF128(U8(1), y, x)
 	VMAXPS(y.AsX(), x, x)
@@ -488,6 +451,5 @@ func storeTop(y VecVirtual) {
 	VMAXPS(other, x, x)
 	VPERMILPS(U8(0xb1), x, other)
 	VMAXPS(other, x, x)
-	Store(x, ReturnIndex(0))
-	done()
+	return x
 }
