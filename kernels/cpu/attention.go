@@ -63,7 +63,7 @@ func (b *Backend) Attention(out, lse, q, k, v, spans kernels.Tensor, h kernels.H
 }
 
 // AttentionBackward sets dq and adds dk +=, dv +=. The softmax is computed again from lse; with D = dout·out, a score's
-// gradient is p·(dout·v - D). A thread takes a key head with all queries that read it.
+// gradient is p·(dout·v - D). A thread takes a key head of queries whose keys no others read.
 func (b *Backend) AttentionBackward(dq, dk, dv, dout, q, k, v, out, lse, spans kernels.Tensor, h kernels.Heads) {
 	T, H, d := q.Rows, h.Count, h.Dim
 	const op = "AttentionBackward"
@@ -77,28 +77,55 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dout, q, k, v, out, lse, spans k
 	dqs, dks, dvs, ds := dq.F32s(), dk.F32s(), dv.F32s(), dout.F32s()
 	qs, ks, vs, os, ls, sp := q.F32s(), k.F32s(), v.F32s(), out.F32s(), lse.F32s(), spans.I32s()
 	scale, stride, group := float32(1/math.Sqrt(float64(d))), h.KV*d, H/h.KV
-	b.pool.each(h.KV, grain(group*keys(sp)*(5*d+8)/8), func(w *worker, lo, hi int) {
+	parts := apart(sp)
+	items := h.KV * len(parts)
+	b.pool.each(items, grain(H*keys(sp)*(5*d+8)/8/max(1, items)), func(w *worker, lo, hi int) {
 		var mean [1]float32
-		for t := range T {
-			start, n := int(sp[2*t]), int(sp[2*t+1])
-			for head := lo * group; head < hi*group; head++ {
-				item := t*H + head
-				query, grad, dquery := qs[item*d:(item+1)*d], ds[item*d:(item+1)*d], dqs[item*d:(item+1)*d]
-				if n == 0 {
-					clear(dquery)
-					continue
+		one := func(t, head int) {
+			start, n, item := int(sp[2*t]), int(sp[2*t+1]), t*H+head
+			query, grad, dquery := qs[item*d:(item+1)*d], ds[item*d:(item+1)*d], dqs[item*d:(item+1)*d]
+			if n == 0 {
+				clear(dquery)
+				return
+			}
+			at := start*stride + head/group*d
+			p, dp := w.floats(0, n), w.floats(1, n)
+			b.loops.scores(p, query, ks[at:], stride, scale)
+			b.loops.expSum(p, p, ls[item])
+			b.loops.outer(dvs[at:], stride, p, grad)
+			b.loops.scores(dp, grad, vs[at:], stride, 1)
+			b.loops.scores(mean[:], grad, os[item*d:], 0, 1)
+			b.loops.scoreSlope(p, dp, mean[0], scale)
+			b.loops.weigh(dquery, p, ks[at:], stride, 1)
+			b.loops.outer(dks[at:], stride, p, query)
+		}
+		for i := lo; i < hi; i++ {
+			part, first := parts[i/h.KV], i%h.KV*group
+			for t := part[0]; t < part[1]; t++ {
+				for head := range group {
+					one(t, first+head)
 				}
-				at := start*stride + head/group*d
-				p, dp := w.floats(0, n), w.floats(1, n)
-				b.loops.scores(p, query, ks[at:], stride, scale)
-				b.loops.expSum(p, p, ls[item])
-				b.loops.outer(dvs[at:], stride, p, grad)
-				b.loops.scores(dp, grad, vs[at:], stride, 1)
-				b.loops.scores(mean[:], grad, os[item*d:], 0, 1)
-				b.loops.scoreSlope(p, dp, mean[0], scale)
-				b.loops.weigh(dquery, p, ks[at:], stride, 1)
-				b.loops.outer(dks[at:], stride, p, query)
 			}
 		}
 	})
+}
+
+// apart cuts queries, by their spans, into runs [from,to) none of which reads a key of another.
+func apart(spans []int32) (runs [][2]int) {
+	T := len(spans) / 2
+	first := make([]int32, T+1) // the first key of those from a query on
+	first[T] = math.MaxInt32
+	for t := T - 1; t >= 0; t-- {
+		if first[t] = first[t+1]; spans[2*t+1] > 0 {
+			first[t] = min(first[t], spans[2*t])
+		}
+	}
+	from, end := 0, int32(0)
+	for t := range T {
+		if end = max(end, spans[2*t]+spans[2*t+1]); first[t+1] >= end {
+			runs = append(runs, [2]int{from, t + 1})
+			from = t + 1
+		}
+	}
+	return runs
 }

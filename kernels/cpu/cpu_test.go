@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -59,6 +60,23 @@ func TestErrorNF4(t *testing.T) {
 			if again, _ := New(On(p), Threads(1)).ErrorNF4(x, w); again != moved {
 				t.Errorf("%s, %v: %v with one thread, %v with three", p, d, again, moved)
 			}
+		}
+	}
+}
+
+func TestApart(t *testing.T) {
+	for _, c := range []struct {
+		spans []int32
+		want  [][2]int
+	}{
+		{nil, nil},
+		{[]int32{0, 1, 0, 2, 2, 1, 2, 2}, [][2]int{{0, 2}, {2, 4}}},
+		{[]int32{0, 1, 0, 2, 1, 2}, [][2]int{{0, 3}}},
+		{[]int32{4, 2, 0, 2, 2, 1}, [][2]int{{0, 3}}},
+		{[]int32{0, 2, 7, 0, 2, 1}, [][2]int{{0, 1}, {1, 3}}},
+	} {
+		if got := apart(c.spans); !slices.Equal(got, c.want) {
+			t.Errorf("%v: %v, want %v", c.spans, got, c.want)
 		}
 	}
 }

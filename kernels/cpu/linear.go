@@ -70,7 +70,12 @@ func (b *Backend) dequantizeRows(t kernels.Tensor, row, rows int) kernels.Tensor
 		b.rows = make([]float32, n)
 	}
 	wide := b.rows[:rows*t.Cols]
-	b.pool.each(rows, grain(t.Cols/4), func(_ *worker, lo, hi int) {
+	b.pool.each(rows, grain(t.Cols/4), func(w *worker, lo, hi int) {
+		const ahead = 1 << 13
+		if scales := b.rowScales(w, t, row+lo, hi-lo); scales != nil && b.loops.nf4Rows != nil {
+			b.loops.nf4Rows(wide[lo*t.Cols:], t.Cols, hi-lo, t.Cols, t, (row+lo)*t.Cols, scales, ahead)
+			return
+		}
 		b.loadNF4(wide[lo*t.Cols:hi*t.Cols], t, (row+lo)*t.Cols)
 	})
 	return kernels.HostTensor(kernels.F32, rows, t.Cols, kernels.AsBytes(wide))
