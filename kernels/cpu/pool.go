@@ -66,7 +66,7 @@ func (p *pool) each(n, grain int, work func(w *worker, lo, hi int)) {
 		work(&p.workers[0], 0, n)
 		return
 	}
-	chunks := 4 * len(p.workers)
+	chunks := 16 * len(p.workers)
 	p.chunk = max(1, (n+chunks*grain-1)/(chunks*grain)) * grain
 	p.work, p.items = work, n
 	p.next.Store(0)
