@@ -6,14 +6,14 @@ import "quartet/kernels"
 // reports whether it could.
 func (b *Backend) linearNF4(out, x, weight kernels.Tensor, bias []float32) bool {
 	T, K, q := x.Rows, x.Cols, weight.Quant
-	if T == 0 || T > 4 || K == 0 || weight.DType != kernels.NF4 || K%32 != 0 || q.BlockSize%32 != 0 {
+	if T == 0 || K == 0 || weight.DType != kernels.NF4 || K%32 != 0 || q.BlockSize%32 != 0 {
 		return false
 	}
 	if q.BlockSize == wholeBlock && K%wholeBlock == 0 && q.Round == kernels.F16 && q.NestedBlockSize == kernels.NestedBlock &&
 		b.loops.wholeDots != nil && b.linearWhole(out, x, weight, bias) {
 		return true
 	}
-	if b.loops.dotsNF4 == nil {
+	if T > 4 || b.loops.dotsNF4 == nil {
 		return false
 	}
 	xs := b.evenFirst(x.F32s())

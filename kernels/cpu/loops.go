@@ -40,8 +40,8 @@ type loops struct {
 	f16Rows func(dst []float32, dstRow, rows, count int, t kernels.Tensor, at, ahead int)
 	nf4Rows func(dst []float32, dstRow, rows, count int, t kernels.Tensor, at int, absmax []float32, ahead int)
 
-	// wholeSplit turns activations into whole numbers, and wholeDots multiplies rows of NF4 weights in blocks of 64 by up to
-	// four tokens of them: out (tokens,rows), tokens outRow apart. The blocks' absmaxima are codes of tables: left blocks of
+	// wholeSplit turns activations into whole numbers, and wholeDots multiplies rows of NF4 weights in blocks of 64 by
+	// tokens of them: out (tokens,rows), tokens outRow apart. The blocks' absmaxima are codes of tables: left blocks of
 	// the first, 256 of every other. nestedTable is such a table: SignedMap·scale + offset. nil: there is none.
 	wholeSplit  func(words []int16, scales, x []float32)
 	wholeDots   func(out []float32, outRow, rows int, codes, absmax []byte, left int, tables [][256]float32, a whole, tokens int)

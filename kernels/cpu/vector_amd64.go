@@ -185,9 +185,10 @@ func avx2WholeDots(out []float32, outRow, rows int, codes, absmax []byte, left i
 // wholeDotsBy is wholeDots by kernels for numbers of tokens, in as few turns as they can and with as many in each.
 func wholeDotsBy(kernels []wholeKernel, out []float32, outRow, rows int, codes, absmax []byte, left int, tables [][256]float32, a whole, tokens int) {
 	K, most := len(a.words)/tokens, len(kernels)-1
-	blocks, turns := K/wholeBlock, (tokens+most-1)/most
-	for t := 0; t < tokens; t += tokens / turns {
-		kernels[tokens/turns](rows, blocks, &out[t*outRow], uintptr(4*outRow), &codes[0], &absmax[0], left, &tables[0][0],
+	turns := (tokens + most - 1) / most
+	blocks, each := K/wholeBlock, (tokens+turns-1)/turns
+	for t := 0; t < tokens; t += each {
+		kernels[min(each, tokens-t)](rows, blocks, &out[t*outRow], uintptr(4*outRow), &codes[0], &absmax[0], left, &tables[0][0],
 			&a.words[t*K], uintptr(2*K), &a.scales[t*blocks], uintptr(4*blocks))
 	}
 }
