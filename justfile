@@ -38,3 +38,15 @@ bench-kernels:
 # each parser's fuzz target for a while
 fuzz time="30s":
     .ci/fuzz {{time}}
+
+# the workbench's speed, bytes and memory on a pseudo-terminal and in tmux, as a table
+tui-bars:
+    go test -tags bars ./tui -run '^TestBars$' -v
+
+# write the workbench's golden frames and the README's keys anew
+tui-frames:
+    go test ./tui -update
+
+# the README's picture of the workbench, from the demo's journal
+tui-picture: demo
+    ./quartet replay --svg docs/workbench.svg quartet-demo

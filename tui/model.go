@@ -43,6 +43,7 @@ type model struct {
 	ctx  context.Context
 	stop context.CancelFunc
 	post func(tea.Msg)
+	raw  func(string) // writes a sequence to the terminal
 	now  func() time.Time
 	dir  string
 
@@ -84,7 +85,7 @@ type model struct {
 }
 
 func newModel(ctx context.Context, o Options) *model {
-	m := &model{o: o, dir: o.Dir, post: func(tea.Msg) {}, now: o.now, keys: bindings(), dark: true, profile: profileOf(o.Environment), state: newState(), focus: lossPane, main: lossPane}
+	m := &model{o: o, dir: o.Dir, post: func(tea.Msg) {}, raw: func(string) {}, now: o.now, keys: bindings(), dark: true, profile: profileOf(o.Environment), state: newState(), focus: lossPane, main: lossPane}
 	m.ctx, m.stop = context.WithCancel(ctx)
 	if m.now == nil {
 		m.now = time.Now
@@ -135,7 +136,7 @@ func tick() tea.Cmd { return tea.Tick(time.Second, func(time.Time) tea.Msg { ret
 
 // Init asks the terminal what it can do and looks for the worker.
 func (m *model) Init() tea.Cmd {
-	return tea.Batch(m.replies.ask(m.o.Environment), func() tea.Msg { return startMsg{} }, tick())
+	return tea.Batch(m.query(), func() tea.Msg { return startMsg{} }, tick())
 }
 
 // startMsg begins the workbench once messages can be posted.
@@ -192,14 +193,10 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		m.profile = msg.Profile
 		m.restyle()
 	case tea.BackgroundColorMsg:
-		m.replies.got()
 		if m.config == nil || m.config.Workbench.Theme == "auto" {
 			m.dark = msg.IsDark()
 			m.restyle()
 		}
-	case tea.ModeReportMsg:
-		m.replies.got()
-		m.fresh = true
 	case tea.KeyPressMsg:
 		return m, m.key(msg)
 	case tea.PasteMsg:

@@ -30,20 +30,20 @@ const (
 	replyPatience = 80 * time.Millisecond
 )
 
-// ask asks for the background's colour and for synchronised output, which Bubble Tea does not ask for over SSH. Bubble Tea
-// switches it on when the answer comes.
-func (r *replies) ask(environment []string) tea.Cmd {
-	r.asked = time.Now()
-	text := ansi.RequestBackgroundColor
-	for _, e := range environment {
-		if strings.HasPrefix(e, "SSH_TTY=") {
-			text += ansi.RequestModeSynchronizedOutput
-		}
-	}
-	return tea.Sequence(tea.Raw(text), tea.Tick(50*time.Millisecond, func(time.Time) tea.Msg { return tea.RawMsg{Msg: ansi.RequestPrimaryDeviceAttributes} }))
+// query asks for the background's colour and for synchronised output, whose answers switch on what they allow.
+func (m *model) query() tea.Cmd {
+	m.replies.asked = time.Now()
+	return m.sequence(ansi.RequestBackgroundColor + ansi.RequestModeSynchronizedOutput + ansi.RequestPrimaryDeviceAttributes)
 }
 
-func (r *replies) got() {}
+// sequence writes a sequence that draws nothing to the terminal.
+func (m *model) sequence(text string) tea.Cmd {
+	raw := m.raw
+	return func() tea.Msg {
+		raw(text)
+		return nil
+	}
+}
 
 // other takes a message that nobody else knows, and reports whether it changes nothing on the screen.
 func (r *replies) other(msg tea.Msg) bool {
@@ -92,7 +92,7 @@ func (m *model) copyText(text, what string) tea.Cmd {
 		return nil
 	}
 	m.notice = "copied " + what
-	cmds := []tea.Cmd{tea.Raw(m.clipboard(text))}
+	cmds := []tea.Cmd{m.sequence(m.clipboard(text))}
 	if m.environ("TMUX") != "" {
 		ctx := m.ctx
 		cmds = append(cmds, func() tea.Msg {
@@ -119,13 +119,13 @@ func (m *model) ring(e event.Event) tea.Cmd {
 	}
 	switch how {
 	case "bell":
-		return tea.Raw("\x07")
+		return m.sequence("\x07")
 	case "osc9":
 		sequence := ansi.Notify(m.theme.safe("quartet: " + text))
 		if m.environ("TMUX") != "" {
 			sequence = ansi.TmuxPassthrough(sequence)
 		}
-		return tea.Raw(sequence)
+		return m.sequence(sequence)
 	}
 	return nil
 }

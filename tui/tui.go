@@ -9,12 +9,12 @@ package tui
 import (
 	"context"
 	"errors"
-	"io"
 	"os"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/colorprofile"
+	"golang.org/x/term"
 
 	"quartet/event"
 	"quartet/worker/client"
@@ -50,11 +50,8 @@ type Options struct {
 	// Replay says that the worker is a recording, which cannot be asked for anything.
 	Replay bool
 
-	Input       io.Reader     // nil for the standard input
-	Output      io.Writer     // nil for the standard output
-	Environment []string      // nil for the process's
-	GPU         func() Meter  // makes what reads the GPU, nil for NVML; see Meter
-	Quit        time.Duration // ends the workbench by itself after so long, 0 for never
+	Environment []string     // nil for the process's
+	GPU         func() Meter // makes what reads the GPU, nil for NVML; see Meter
 
 	now func() time.Time // of tests
 }
@@ -64,21 +61,24 @@ func Run(ctx context.Context, o Options) error {
 	if o.Environment == nil {
 		o.Environment = os.Environ()
 	}
+	in, out := os.Stdin, os.Stdout
 	m := newModel(ctx, o)
-	options := []tea.ProgramOption{tea.WithContext(ctx), tea.WithEnvironment(o.Environment), tea.WithFPS(120), tea.WithoutSignalHandler()}
-	if o.Input != nil {
-		options = append(options, tea.WithInput(o.Input))
-	}
-	if o.Output != nil {
-		options = append(options, tea.WithOutput(o.Output))
-	}
-	p := tea.NewProgram(m, options...)
-	m.post = p.Send
 	defer m.close()
-	if o.Quit > 0 {
-		defer time.AfterFunc(o.Quit, p.Quit).Stop()
+	paint, err := newPainter(in, out, o.Environment)
+	if err != nil {
+		return err
 	}
-	_, err := p.Run()
+	defer paint.close()
+	paint.profile(m.profile)
+	m.raw = paint.raw
+	m.width, m.height, _ = term.GetSize(int(out.Fd()))
+	p := tea.NewProgram(painted{m, paint}, tea.WithContext(ctx), tea.WithEnvironment(o.Environment), tea.WithInput(in), tea.WithOutput(out),
+		tea.WithoutRenderer(), tea.WithFPS(1), tea.WithWindowSize(m.width, m.height), tea.WithoutSignalHandler())
+	m.post = p.Send
+	done := make(chan struct{})
+	defer close(done)
+	go watchSize(out, p.Send, done)
+	_, err = p.Run()
 	if errors.Is(err, tea.ErrProgramKilled) && ctx.Err() != nil {
 		return nil
 	}
