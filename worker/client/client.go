@@ -1,0 +1,237 @@
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"strconv"
+	"syscall"
+	"time"
+
+	"quartet/event"
+	"quartet/visible"
+)
+
+// Client asks the worker of one workspace. All its methods may be called at once.
+type Client struct {
+	socket string
+	http   http.Client
+}
+
+// ErrNone is the error of Dial for a workspace without a worker.
+var ErrNone = errors.New("no worker runs in this workspace; `quartet run` starts one")
+
+// ErrLost is wrapped by the error of a stream whose worker went away.
+var ErrLost = errors.New("the worker is gone; what it had finished is kept, and the next run goes on from its last checkpoint")
+
+// Mismatch is the error of Dial for a worker of another version of the program.
+type Mismatch struct {
+	Worker Info
+	Own    string // this program's version
+}
+
+// Error names both versions and says what to do.
+func (m Mismatch) Error() string {
+	return fmt.Sprintf("the worker (process %d) is quartet %s, but this is %s; `quartet stop` ends it, keeping its checkpoint, and the next command starts a new one",
+		m.Worker.PID, visible.Line(m.Worker.Version), m.Own)
+}
+
+// Dial finds the worker of a workspace. Its error is ErrNone where none runs, also when a killed one has left its socket, and
+// a Mismatch beside a Client where it is of another version: such a client is good for Info and Stop only.
+func Dial(workspace string) (*Client, error) {
+	socket, err := Socket(workspace)
+	if err != nil {
+		return nil, err
+	}
+	return dial(socket)
+}
+
+func dial(socket string) (*Client, error) {
+	c := &Client{socket: socket}
+	c.http.Transport = &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+		DisableCompression: true,
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	info, err := c.Info(ctx)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED):
+		return nil, ErrNone
+	case err != nil:
+		return nil, fmt.Errorf("ask the worker at %s: %w; `quartet logs` shows what it did", socket, err)
+	case info.Version != Version():
+		return c, Mismatch{*info, Version()}
+	}
+	return c, nil
+}
+
+// Info is who the worker is and what it does.
+func (c *Client) Info(ctx context.Context) (*Info, error) {
+	var info Info
+	return &info, c.ask(ctx, "GET", "/info", nil, &info)
+}
+
+// Snapshot is the workspace's state in one piece.
+func (c *Client) Snapshot(ctx context.Context) (*Snapshot, error) {
+	var s Snapshot
+	return &s, c.ask(ctx, "GET", "/snapshot", nil, &s)
+}
+
+// Events gives the events after a number to visit, until visit's error, ctx's, or one that wraps ErrLost.
+func (c *Client) Events(ctx context.Context, after int64, visit func(Numbered) error) error {
+	return c.stream(ctx, "GET", "/events?after="+strconv.FormatInt(after, 10), nil, func(line []byte) error {
+		var n Numbered
+		if err := json.Unmarshal(line, &n); err != nil {
+			return fmt.Errorf("read the worker's events: %w", err)
+		}
+		return visit(n)
+	}, false)
+}
+
+// Plan is what a run of the stages would do, which it does not do.
+func (c *Client) Plan(ctx context.Context, r RunRequest) (parts []event.PlanPart, err error) {
+	return parts, c.ask(ctx, "POST", "/plan", r, &parts)
+}
+
+// Run starts stages and returns at once; events tell how it goes. It is an error while a run is at work.
+func (c *Client) Run(ctx context.Context, r RunRequest) error {
+	return c.ask(ctx, "POST", "/run", r, nil)
+}
+
+// Cancel ends the run at work, if any; training leaves a checkpoint.
+func (c *Client) Cancel(ctx context.Context) error { return c.ask(ctx, "POST", "/cancel", nil, nil) }
+
+// Chat gives the variants' answers to visit, piece by piece, until all have ended or ctx has, which ends them.
+func (c *Client) Chat(ctx context.Context, r ChatRequest, visit func(ChatEvent)) error {
+	return c.stream(ctx, "POST", "/chat", r, func(line []byte) error {
+		var e ChatEvent
+		if err := json.Unmarshal(line, &e); err != nil {
+			return fmt.Errorf("read the worker's answers: %w", err)
+		}
+		visit(e)
+		return nil
+	}, true)
+}
+
+// CancelChat ends all answers under way, of all clients.
+func (c *Client) CancelChat(ctx context.Context) error {
+	return c.ask(ctx, "POST", "/chat/cancel", nil, nil)
+}
+
+// Config is the text of the workspace's config.toml.
+func (c *Client) Config(ctx context.Context) (text string, err error) {
+	return text, c.ask(ctx, "GET", "/config", nil, &text)
+}
+
+// SetConfig replaces config.toml. A text with a mistake is refused with the error that shows it, and nothing changes.
+func (c *Client) SetConfig(ctx context.Context, text string) error {
+	return c.ask(ctx, "PUT", "/config", text, nil)
+}
+
+// Report writes the reports anew from results.json, and returns their paths.
+func (c *Client) Report(ctx context.Context) (written []string, err error) {
+	return written, c.ask(ctx, "POST", "/report", nil, &written)
+}
+
+// Stop ends the worker and what it does, keeping a checkpoint, and returns when its process is gone.
+func (c *Client) Stop(ctx context.Context) error {
+	info, err := c.Info(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.ask(ctx, "POST", "/stop", nil, nil); err != nil {
+		return err
+	}
+	for syscall.Kill(info.PID, 0) == nil {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the worker (process %d) has not ended yet: %w; it is finishing a step and ends after it", info.PID, ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// Refusal is the body of an answer that is an error.
+type Refusal struct {
+	Error string `json:"error"`
+}
+
+func (c *Client) send(ctx context.Context, method, path string, body any) (*http.Response, error) {
+	var in io.Reader
+	if body != nil {
+		data, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		in = bytes.NewReader(data)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, "http://worker"+path, in)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := c.http.Do(r)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
+		return nil, fmt.Errorf("%w (%w)", ErrLost, errors.Unwrap(err))
+	case answer.StatusCode/100 != 2:
+		defer answer.Body.Close()
+		var why Refusal
+		if json.NewDecoder(io.LimitReader(answer.Body, 1<<20)).Decode(&why) != nil || why.Error == "" {
+			return nil, fmt.Errorf("the worker answered %s to %s; `quartet logs` shows what it did", answer.Status, path)
+		}
+		return nil, errors.New(why.Error)
+	}
+	return answer, nil
+}
+
+func (c *Client) ask(ctx context.Context, method, path string, body, into any) error {
+	answer, err := c.send(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if into == nil {
+		return nil
+	}
+	if err := json.NewDecoder(answer.Body).Decode(into); err != nil {
+		return fmt.Errorf("%w (reading its answer: %w)", ErrLost, err)
+	}
+	return nil
+}
+
+// stream gives each line of an answer to visit. ends says whether the answer has an end of its own.
+func (c *Client) stream(ctx context.Context, method, path string, body any, visit func([]byte) error, ends bool) error {
+	answer, err := c.send(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	r := bufio.NewReaderSize(answer.Body, 64<<10)
+	for {
+		line, err := r.ReadBytes('\n')
+		switch {
+		case err == io.EOF && ends && len(line) == 0:
+			return nil
+		case err != nil && ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			return ErrLost
+		}
+		if err := visit(line); err != nil {
+			return err
+		}
+	}
+}
