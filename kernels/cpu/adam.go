@@ -11,7 +11,7 @@ const sumBlock = 1 << 12
 
 // SumSquares adds to out (1,1) Σ x², in float64.
 func (b *Backend) SumSquares(out, x kernels.Tensor) {
-	want("SumSquares", "out", out, kernels.F32, 1, 1)
+	kernels.Want("SumSquares", "out", out, kernels.F32, 1, 1)
 	xs := x.F32s()
 	blocks := make([]float64, (len(xs)+sumBlock-1)/sumBlock)
 	b.pool.each(len(blocks), 4, func(_ *worker, lo, hi int) {
@@ -52,7 +52,7 @@ func (f *adamFactors) update(p, g, m, v float32) (float32, float32, float32) {
 // AdamW updates param by its gradient, with the moments m and v.
 func (b *Backend) AdamW(param, grad, m, v kernels.Tensor, s kernels.AdamStep) {
 	for _, t := range [...]kernels.Tensor{grad, m, v} {
-		want("AdamW", "an operand", t, kernels.F32, param.Rows, param.Cols)
+		kernels.Want("AdamW", "an operand", t, kernels.F32, param.Rows, param.Cols)
 	}
 	ps, gs, ms, vs, f := param.F32s(), grad.F32s(), m.F32s(), v.F32s(), factors(s)
 	b.pool.each(len(ps), flat/8, func(_ *worker, lo, hi int) {
@@ -68,12 +68,12 @@ func (b *Backend) AdamW8bit(param, grad, state1, absmax1, state2, absmax2 kernel
 	const op = "AdamW8bit"
 	n := param.Len()
 	blocks := (n + kernels.AdamBlock - 1) / kernels.AdamBlock
-	want(op, "grad", grad, kernels.F32, param.Rows, param.Cols)
+	kernels.Want(op, "grad", grad, kernels.F32, param.Rows, param.Cols)
 	for name, t := range map[string]kernels.Tensor{"state1": state1, "state2": state2} {
-		want(op, name, t, kernels.U8, param.Rows, param.Cols)
+		kernels.Want(op, name, t, kernels.U8, param.Rows, param.Cols)
 	}
 	for name, t := range map[string]kernels.Tensor{"absmax1": absmax1, "absmax2": absmax2} {
-		want(op, name, t, kernels.F32, 1, blocks)
+		kernels.Want(op, name, t, kernels.F32, 1, blocks)
 	}
 	ps, gs, a1, a2, f := param.F32s(), grad.F32s(), absmax1.F32s(), absmax2.F32s(), factors(s)
 	b.pool.each(blocks, 8, func(_ *worker, lo, hi int) {

@@ -11,10 +11,10 @@ func checkAttention(op string, q, k, v, spans kernels.Tensor, h kernels.Heads) {
 	if h.KV <= 0 || h.Count%h.KV != 0 {
 		panic(fmt.Sprintf("cpu: %s: %d heads share %d key heads", op, h.Count, h.KV))
 	}
-	want(op, "q", q, kernels.F32, q.Rows, h.Count*h.Dim)
-	want(op, "k", k, kernels.F32, k.Rows, h.KV*h.Dim)
-	want(op, "v", v, kernels.F32, k.Rows, h.KV*h.Dim)
-	want(op, "spans", spans, kernels.I32, q.Rows, 2)
+	kernels.Want(op, "q", q, kernels.F32, q.Rows, h.Count*h.Dim)
+	kernels.Want(op, "k", k, kernels.F32, k.Rows, h.KV*h.Dim)
+	kernels.Want(op, "v", v, kernels.F32, k.Rows, h.KV*h.Dim)
+	kernels.Want(op, "spans", spans, kernels.I32, q.Rows, 2)
 }
 
 // keys is how many keys the queries attend to in all, which is what attention costs.
@@ -31,10 +31,10 @@ func keys(spans []int32) int {
 func (b *Backend) Attention(out, lse, q, k, v, spans kernels.Tensor, h kernels.Heads) {
 	T, H, d := q.Rows, h.Count, h.Dim
 	checkAttention("Attention", q, k, v, spans, h)
-	want("Attention", "out", out, kernels.F32, T, H*d)
+	kernels.Want("Attention", "out", out, kernels.F32, T, H*d)
 	var ls []float32
 	if !lse.IsZero() {
-		want("Attention", "lse", lse, kernels.F32, T, H)
+		kernels.Want("Attention", "lse", lse, kernels.F32, T, H)
 		ls = lse.F32s()
 	}
 	o, qs, ks, vs, sp := out.F32s(), q.F32s(), k.F32s(), v.F32s(), spans.I32s()
@@ -69,11 +69,11 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dout, q, k, v, out, lse, spans k
 	const op = "AttentionBackward"
 	checkAttention(op, q, k, v, spans, h)
 	for name, t := range map[string]kernels.Tensor{"dq": dq, "dout": dout, "out": out} {
-		want(op, name, t, kernels.F32, T, H*d)
+		kernels.Want(op, name, t, kernels.F32, T, H*d)
 	}
-	want(op, "dk", dk, kernels.F32, k.Rows, h.KV*d)
-	want(op, "dv", dv, kernels.F32, k.Rows, h.KV*d)
-	want(op, "lse", lse, kernels.F32, T, H)
+	kernels.Want(op, "dk", dk, kernels.F32, k.Rows, h.KV*d)
+	kernels.Want(op, "dv", dv, kernels.F32, k.Rows, h.KV*d)
+	kernels.Want(op, "lse", lse, kernels.F32, T, H)
 	dqs, dks, dvs, ds := dq.F32s(), dk.F32s(), dv.F32s(), dout.F32s()
 	qs, ks, vs, os, ls, sp := q.F32s(), k.F32s(), v.F32s(), out.F32s(), lse.F32s(), spans.I32s()
 	scale, stride, group := float32(1/math.Sqrt(float64(d))), h.KV*d, H/h.KV

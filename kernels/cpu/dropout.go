@@ -9,9 +9,9 @@ import (
 // Dropout sets out = x·mask/(1-p).
 func (b *Backend) Dropout(out, x, tokens kernels.Tensor, p float32, key kernels.DropoutKey) {
 	T, D := x.Rows, x.Cols
-	want("Dropout", "x", x, kernels.F32, T, D)
-	want("Dropout", "out", out, kernels.F32, T, D)
-	want("Dropout", "tokens", tokens, kernels.I32, T, 2)
+	kernels.Want("Dropout", "x", x, kernels.F32, T, D)
+	kernels.Want("Dropout", "out", out, kernels.F32, T, D)
+	kernels.Want("Dropout", "tokens", tokens, kernels.I32, T, 2)
 	if p < 0 || p >= 1 {
 		panic(fmt.Sprintf("cpu: Dropout: probability %v", p))
 	}

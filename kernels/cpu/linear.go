@@ -9,12 +9,12 @@ import (
 // Linear sets out (T,N) = x (T,K) · weight (N,K)ᵀ + bias (1,N).
 func (b *Backend) Linear(out, x, weight, bias kernels.Tensor) {
 	T, K, N := x.Rows, x.Cols, weight.Rows
-	want("Linear", "x", x, kernels.F32, T, K)
-	want("Linear", "out", out, kernels.F32, T, N)
-	wantWeight("Linear", weight, N, K)
+	kernels.Want("Linear", "x", x, kernels.F32, T, K)
+	kernels.Want("Linear", "out", out, kernels.F32, T, N)
+	kernels.WantWeight("Linear", weight, N, K)
 	var bs []float32
 	if !bias.IsZero() {
-		wantFloat("Linear", "bias", bias, 1, N)
+		kernels.WantFloat("Linear", "bias", bias, 1, N)
 		bs = b.weightVector(0, bias)
 	}
 	if T <= fewTokens(K) {
@@ -43,9 +43,9 @@ func (b *Backend) Linear(out, x, weight, bias kernels.Tensor) {
 // LinearBackward adds dx (T,K) += dout (T,N) · weight (N,K).
 func (b *Backend) LinearBackward(dx, dout, weight kernels.Tensor) {
 	T, K, N := dx.Rows, dx.Cols, weight.Rows
-	want("LinearBackward", "dx", dx, kernels.F32, T, K)
-	want("LinearBackward", "dout", dout, kernels.F32, T, N)
-	wantWeight("LinearBackward", weight, N, K)
+	kernels.Want("LinearBackward", "dx", dx, kernels.F32, T, K)
+	kernels.Want("LinearBackward", "dout", dout, kernels.F32, T, N)
+	kernels.WantWeight("LinearBackward", weight, N, K)
 	p := product{
 		c: dx.F32s(), rows: T, cols: K,
 		a: dout.F32s(), inner: N, aRow: N, aCol: 1,
@@ -88,7 +88,7 @@ func (b *Backend) MatMul(out, x, y kernels.Tensor, transX, transY bool, alpha, b
 	if transX {
 		K, aRow, aCol = x.Rows, 1, x.Cols
 	}
-	want("MatMul", "out", out, kernels.F32, M, N)
+	kernels.Want("MatMul", "out", out, kernels.F32, M, N)
 	right := kernels.Tensor{Rows: K, Cols: N}
 	if transY {
 		right.Rows, right.Cols = N, K

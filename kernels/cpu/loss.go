@@ -14,12 +14,12 @@ const softmaxPart = 1024
 // CrossEntropy sets losses (1,T) = -log softmax(logits)[label] and dlogits (T,V) = scale·(softmax - onehot).
 func (b *Backend) CrossEntropy(losses, dlogits, logits, labels kernels.Tensor, scale float32) {
 	T, V := logits.Rows, logits.Cols
-	want("CrossEntropy", "logits", logits, kernels.F32, T, V)
-	want("CrossEntropy", "losses", losses, kernels.F32, 1, T)
-	want("CrossEntropy", "labels", labels, kernels.I32, 1, T)
+	kernels.Want("CrossEntropy", "logits", logits, kernels.F32, T, V)
+	kernels.Want("CrossEntropy", "losses", losses, kernels.F32, 1, T)
+	kernels.Want("CrossEntropy", "labels", labels, kernels.I32, 1, T)
 	var ds []float32
 	if !dlogits.IsZero() {
-		want("CrossEntropy", "dlogits", dlogits, kernels.F32, T, V)
+		kernels.Want("CrossEntropy", "dlogits", dlogits, kernels.F32, T, V)
 		ds = dlogits.F32s()
 	}
 	ls, xs, want := losses.F32s(), logits.F32s(), labels.I32s()

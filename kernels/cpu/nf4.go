@@ -8,8 +8,8 @@ import (
 // sixteen values, and with double quantisation the absmaxima, less their mean, to the signed 8-bit map. A block of zeros
 // has 0/0 for its weights, which is code 0, as CUDA has it.
 func (b *Backend) QuantizeNF4(out, x kernels.Tensor) {
-	wantNF4("QuantizeNF4", "out", out)
-	wantFloat("QuantizeNF4", "x", x, out.Rows, out.Cols)
+	kernels.WantNF4("QuantizeNF4", "out", out)
+	kernels.WantFloat("QuantizeNF4", "x", x, out.Rows, out.Cols)
 	q, n := out.Quant, x.Len()
 	blocks := q.Absmax.Cols
 	absmax := make([]float32, blocks)
@@ -51,8 +51,8 @@ func (b *Backend) QuantizeNF4(out, x kernels.Tensor) {
 
 // DequantizeNF4 sets out from x, rounded first to x.Quant.Round.
 func (b *Backend) DequantizeNF4(out, x kernels.Tensor) {
-	wantNF4("DequantizeNF4", "x", x)
-	wantFloat("DequantizeNF4", "out", out, x.Rows, x.Cols)
+	kernels.WantNF4("DequantizeNF4", "x", x)
+	kernels.WantFloat("DequantizeNF4", "out", out, x.Rows, x.Cols)
 	b.pool.each(x.Len(), flat, func(w *worker, lo, hi int) {
 		if out.DType == kernels.F32 {
 			b.loadNF4(out.F32s()[lo:hi], x, lo)

@@ -5,8 +5,8 @@ import "quartet/kernels"
 // ErrorNF4 is the sum of the squares of what quantising moved weights w by, to x of the same shape, and that of w's own. It
 // is what Copy, DequantizeNF4, Add and SumSquares make of them, without whole matrices in between.
 func (b *Backend) ErrorNF4(x, w kernels.Tensor) (moved, whole float64) {
-	wantNF4("ErrorNF4", "x", x)
-	wantFloat("ErrorNF4", "w", w, x.Rows, x.Cols)
+	kernels.WantNF4("ErrorNF4", "x", x)
+	kernels.WantFloat("ErrorNF4", "w", w, x.Rows, x.Cols)
 	const part = 1 << 12 // elements added up at once: in the same order however many threads there are
 	n := x.Len()
 	sums := make([][2]float64, (n+part-1)/part)

@@ -9,13 +9,13 @@ import (
 // LayerNorm sets out (T,D) = (x-mean)/sqrt(var+eps)·weight + bias, and stats (T,2) = mean, 1/sqrt(var+eps).
 func (b *Backend) LayerNorm(out, stats, x, weight, bias kernels.Tensor, eps float32) {
 	T, D := x.Rows, x.Cols
-	want("LayerNorm", "x", x, kernels.F32, T, D)
-	want("LayerNorm", "out", out, kernels.F32, T, D)
-	wantFloat("LayerNorm", "weight", weight, 1, D)
-	wantFloat("LayerNorm", "bias", bias, 1, D)
+	kernels.Want("LayerNorm", "x", x, kernels.F32, T, D)
+	kernels.Want("LayerNorm", "out", out, kernels.F32, T, D)
+	kernels.WantFloat("LayerNorm", "weight", weight, 1, D)
+	kernels.WantFloat("LayerNorm", "bias", bias, 1, D)
 	var st []float32
 	if !stats.IsZero() {
-		want("LayerNorm", "stats", stats, kernels.F32, T, 2)
+		kernels.Want("LayerNorm", "stats", stats, kernels.F32, T, 2)
 		st = stats.F32s()
 	}
 	o, xs := out.F32s(), x.F32s()
@@ -38,11 +38,11 @@ func (b *Backend) LayerNorm(out, stats, x, weight, bias kernels.Tensor, eps floa
 // (g - mean(g) - x̂·mean(g·x̂)) / sqrt(var+eps).
 func (b *Backend) LayerNormBackward(dx, dout, x, weight, stats kernels.Tensor) {
 	T, D := x.Rows, x.Cols
-	want("LayerNormBackward", "x", x, kernels.F32, T, D)
-	want("LayerNormBackward", "dx", dx, kernels.F32, T, D)
-	want("LayerNormBackward", "dout", dout, kernels.F32, T, D)
-	want("LayerNormBackward", "stats", stats, kernels.F32, T, 2)
-	wantFloat("LayerNormBackward", "weight", weight, 1, D)
+	kernels.Want("LayerNormBackward", "x", x, kernels.F32, T, D)
+	kernels.Want("LayerNormBackward", "dx", dx, kernels.F32, T, D)
+	kernels.Want("LayerNormBackward", "dout", dout, kernels.F32, T, D)
+	kernels.Want("LayerNormBackward", "stats", stats, kernels.F32, T, 2)
+	kernels.WantFloat("LayerNormBackward", "weight", weight, 1, D)
 	dxs, ds, xs, st := dx.F32s(), dout.F32s(), x.F32s(), stats.F32s()
 	ws := b.weightVector(0, weight)
 	b.pool.each(T, grain(3*D), func(_ *worker, lo, hi int) {

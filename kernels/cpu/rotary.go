@@ -9,9 +9,9 @@ import (
 // Rotary rotates the first h.Rotary elements of each head of x (T, heads·h.Dim) in place, or back.
 func (b *Backend) Rotary(x, positions, table kernels.Tensor, h kernels.Heads, inverse bool) {
 	T, D, R := x.Rows, x.Cols, h.Rotary
-	want("Rotary", "x", x, kernels.F32, T, D)
-	want("Rotary", "positions", positions, kernels.I32, 1, T)
-	want("Rotary", "table", table, kernels.F32, table.Rows, R)
+	kernels.Want("Rotary", "x", x, kernels.F32, T, D)
+	kernels.Want("Rotary", "positions", positions, kernels.I32, 1, T)
+	kernels.Want("Rotary", "table", table, kernels.F32, table.Rows, R)
 	if h.Dim <= 0 || D%h.Dim != 0 || R%2 != 0 || R > h.Dim {
 		panic(fmt.Sprintf("cpu: Rotary: %v for heads of %d, %d of them rotated", x, h.Dim, R))
 	}

@@ -4,9 +4,9 @@ import "quartet/kernels"
 
 // Embed sets out (T,D) = table[ids].
 func (b *Backend) Embed(out, table, ids kernels.Tensor) {
-	wantFloat("Embed", "table", table, table.Rows, out.Cols)
-	want("Embed", "out", out, kernels.F32, ids.Cols, table.Cols)
-	want("Embed", "ids", ids, kernels.I32, 1, out.Rows)
+	kernels.WantFloat("Embed", "table", table, table.Rows, out.Cols)
+	kernels.Want("Embed", "out", out, kernels.F32, ids.Cols, table.Cols)
+	kernels.Want("Embed", "ids", ids, kernels.I32, 1, out.Rows)
 	o, D := out.F32s(), out.Cols
 	rows := ids.I32s()
 	b.pool.each(len(rows), grain(D), func(_ *worker, lo, hi int) {
@@ -18,8 +18,8 @@ func (b *Backend) Embed(out, table, ids kernels.Tensor) {
 
 // Scatter sets out[rows[i]] = x[i].
 func (b *Backend) Scatter(out, x, rows kernels.Tensor) {
-	want("Scatter", "x", x, out.DType, x.Rows, out.Cols)
-	want("Scatter", "rows", rows, kernels.I32, 1, x.Rows)
+	kernels.Want("Scatter", "x", x, out.DType, x.Rows, out.Cols)
+	kernels.Want("Scatter", "rows", rows, kernels.I32, 1, x.Rows)
 	at, stride := rows.I32s(), x.DType.Bytes(x.Cols)
 	for i, r := range at {
 		copy(out.Host[int(r)*stride:][:stride], x.Host[i*stride:][:stride])
@@ -28,8 +28,8 @@ func (b *Backend) Scatter(out, x, rows kernels.Tensor) {
 
 // Gather sets out[i] = x[rows[i]].
 func (b *Backend) Gather(out, x, rows kernels.Tensor) {
-	want("Gather", "x", x, out.DType, x.Rows, out.Cols)
-	want("Gather", "rows", rows, kernels.I32, 1, out.Rows)
+	kernels.Want("Gather", "x", x, out.DType, x.Rows, out.Cols)
+	kernels.Want("Gather", "rows", rows, kernels.I32, 1, out.Rows)
 	at, stride := rows.I32s(), x.DType.Bytes(x.Cols)
 	for i, r := range at {
 		copy(out.Host[i*stride:][:stride], x.Host[int(r)*stride:][:stride])

@@ -1,0 +1,94 @@
+// Package cuda is the backend for NVIDIA GPUs. What it launches, with which geometry and arguments, is ordinary Go that is
+// built and tested everywhere; the driver below it (gorgonia.org/cu, build tag cuda) and the kernels (.cu, one family of
+// operations a file) need CUDA to build, and a program built with them also starts where there is no GPU.
+package cuda
+
+import (
+	"math"
+
+	"quartet/kernels"
+)
+
+// device is a GPU as the backend uses it. All work is queued on one stream, in order; its errors come at the latest with sync.
+// The driver implements it, and in tests a recorder.
+type device interface {
+	info() Info
+	alloc(bytes int) (uint64, error)
+	free(addr uint64)
+	zero(addr uint64, bytes int) error
+	upload(addr uint64, data []byte) error
+	download(data []byte, addr uint64) error // waits for all that was queued
+	launch(l launch) error
+	// product queues a matrix product through cuBLASLt; done is false where there is no such library or it can't do this one.
+	product(p product) (done bool, err error)
+	// capture records what work queues as a graph that can be queued again at once; work must not allocate, upload or wait.
+	capture(work func() error) (graph, error)
+	sync() error
+	close() error
+}
+
+// graph is recorded work.
+type graph interface {
+	launch() error
+	free()
+}
+
+// Info describes a GPU.
+type Info struct {
+	Name          string
+	Major, Minor  int // compute capability
+	Processors    int // streaming multiprocessors
+	SharedMemory  int // bytes that a block can have at most
+	L2            int // bytes
+	MemoryTotal   int64
+	MemoryFree    int64 // when it was asked
+	DriverVersion int   // 1000·major + 10·minor of the CUDA that the driver supports
+}
+
+// TF32 reports whether the GPU has the tf32 type.
+func (i Info) TF32() bool { return i.Major >= 8 }
+
+// BF16 reports whether the GPU computes in bfloat16.
+func (i Info) BF16() bool { return i.Major >= 8 }
+
+// launch is one kernel's launch.
+type launch struct {
+	kernel string
+	grid   [3]int
+	block  int // threads
+	shared int // bytes of dynamic shared memory
+	args   []uint64
+}
+
+// product is out (M,N) = alpha·op(x)·op(y) + beta·out + bias, row-major: op(x) is (M,K), op(y) (K,N), bias (N) or 0.
+// All four are of one type, F16 or BF16; sums are fp32.
+type product struct {
+	dtype           kernels.DType
+	out, x, y, bias uint64
+	m, n, k         int
+	transX, transY  bool
+	alpha, beta     float32
+}
+
+// Kernel arguments take eight bytes each, the value in the low ones.
+
+func number(n int) uint64     { return uint64(int64(n)) }
+func word(n uint32) uint64    { return uint64(n) }
+func real32(f float32) uint64 { return uint64(math.Float32bits(f)) }
+func flag(b bool) uint64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// suffix is how a kernel's name ends for a type.
+func suffix(d kernels.DType) string {
+	switch d {
+	case kernels.F16:
+		return "_f16"
+	case kernels.BF16:
+		return "_bf16"
+	}
+	return "_f32"
+}
