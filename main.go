@@ -42,6 +42,7 @@ func commands() []command {
 		{"download", "REPO", "bring a model of the Hugging Face Hub, or a dataset, into the cache; again goes on where it stopped", runDownload},
 		{"convert", "SRC DST", "make a 4-bit model a 16-bit one, and merge an adapter into it with --adapter", runConvert},
 		{"bench", "[MODEL]", "prefill, decoding and training steps against what this machine allows; --random needs no model", runBench},
+		{"devices", "", "the GPUs that this build can use: memory, compute capability, bf16 and tf32", runDevices},
 		{"golden", "DIR", "hold a folder of reference data of the Python stack against this build", runGolden},
 	}
 }

@@ -68,7 +68,11 @@ func Measure(ctx context.Context, w *Workspace, names []string, sink event.Sink)
 		variants = slices.DeleteFunc(variants, func(v eval.Variant) bool { return v.Name != eval.Base && !slices.Contains(names, v.Name) })
 	}
 	j := &job{runner: &runner{w: w, o: Options{Backend: OpenBackend}, sink: sink}, facts: facts{stage: Evaluate}}
-	return j.measure(ctx, variants)
+	results, err := j.measure(ctx, variants)
+	if closed := j.close(); err == nil {
+		err = closed
+	}
+	return results, err
 }
 
 // measure evaluates variants on the held-out rows and the test prompts.

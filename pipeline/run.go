@@ -74,6 +74,9 @@ func Run(ctx context.Context, w *Workspace, o Options, sink event.Sink) (err err
 		return err
 	}
 	err = r.all(ctx)
+	if closed := r.close(); err == nil {
+		err = closed
+	}
 	done := event.Event{Kind: event.RunDone, Seconds: time.Since(started).Seconds()}
 	if err != nil {
 		done.Text, done.Canceled = err.Error(), ctx.Err() != nil
@@ -98,6 +101,14 @@ type runner struct {
 func (r *runner) emit(e event.Event) {
 	e.Time, e.Run = time.Now(), r.run
 	r.sink(e)
+}
+
+// close frees what the run's backend holds.
+func (r *runner) close() error {
+	if r.backend == nil {
+		return nil
+	}
+	return CloseBackend(r.backend)
 }
 
 func (r *runner) all(ctx context.Context) error {

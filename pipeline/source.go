@@ -8,9 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"quartet/kernels"
-	"quartet/kernels/cpu"
 )
 
 // Source brings models and datasets that are not on this machine. Its progress is told bytes; their total is 0 while it is
@@ -102,22 +99,4 @@ func (j *job) fetchDataset(ctx context.Context) error {
 	in := j.w.dataset(j.d)
 	j.inputs["dataset"] = in
 	return in.err
-}
-
-// OpenBackend makes the backend for a device of the configuration: "auto", "cpu" or "cuda". The note is not empty where
-// "auto" had to leave a GPU unused. $QUARTET_CPU names the CPU's kernels: plain, avx2 or avx512; unset, the fastest.
-func OpenBackend(device string) (b kernels.Backend, note string, err error) {
-	switch device {
-	case "cuda":
-		return nil, "", errors.New(`open device cuda: this build has no CUDA backend; set device = "cpu" or "auto"`)
-	case "auto":
-		if _, err := os.Stat("/dev/nvidiactl"); err == nil {
-			note = "there is an NVIDIA GPU here, but this build has no CUDA backend; the CPU does the work"
-		}
-	}
-	path, err := cpu.ParsePath(os.Getenv("QUARTET_CPU"))
-	if err != nil {
-		return nil, "", fmt.Errorf("QUARTET_CPU: %w", err)
-	}
-	return cpu.New(cpu.On(path)), note, nil
 }

@@ -53,7 +53,7 @@ func (b *Backend) fail(err error) {
 // run queues a kernel. After an error nothing more is queued until Sync has told it.
 func (b *Backend) run(kernel string, grid [3]int, block, shared int, args ...uint64) {
 	if b.failed == nil {
-		b.fail(b.dev.launch(launch{kernel, grid, block, shared, args}))
+		b.fail(b.dev.launch(launch{kernel: kernel, grid: grid, block: block, shared: shared, args: args}))
 	}
 }
 

@@ -35,14 +35,16 @@ type graph interface {
 
 // Info describes a GPU.
 type Info struct {
-	Name          string
-	Major, Minor  int // compute capability
-	Processors    int // streaming multiprocessors
-	SharedMemory  int // bytes that a block can have at most
-	L2            int // bytes
-	MemoryTotal   int64
-	MemoryFree    int64 // when it was asked
-	DriverVersion int   // 1000·major + 10·minor of the CUDA that the driver supports
+	Index         int    `json:"index"` // counted from 0, as CUDA_VISIBLE_DEVICES leaves them
+	Name          string `json:"name"`
+	Major         int    `json:"major"`
+	Minor         int    `json:"minor"`               // compute capability
+	Processors    int    `json:"processors"`          // streaming multiprocessors
+	SharedMemory  int    `json:"shared_memory_bytes"` // bytes that a block can have at most
+	L2            int    `json:"l2_bytes"`            // bytes
+	MemoryTotal   int64  `json:"memory_bytes"`
+	MemoryFree    int64  `json:"free_bytes"`  // when it was asked
+	DriverVersion int    `json:"driver_cuda"` // 1000·major + 10·minor of the CUDA that the driver supports
 }
 
 // TF32 reports whether the GPU has the tf32 type.
@@ -58,15 +60,19 @@ type launch struct {
 	block  int // threads
 	shared int // bytes of dynamic shared memory
 	args   []uint64
+	// early lets the kernel begin while the one before it still runs; it waits by griddepcontrol.wait before it reads what
+	// that one writes.
+	early bool
 }
 
 // product is out (M,N) = alpha·op(x)·op(y) + beta·out + bias, row-major: op(x) is (M,K), op(y) (K,N), bias (N) or 0.
-// All four are of one type, F16 or BF16; sums are fp32.
+// All four are of one type, F32, F16 or BF16; sums are fp32. Rows of out, x and y lie ld elements apart.
 type product struct {
 	dtype           kernels.DType
 	out, x, y, bias uint64
 	m, n, k         int
 	transX, transY  bool
+	ldOut, ldX, ldY int
 	alpha, beta     float32
 }
 
