@@ -115,8 +115,8 @@ func loraGradients(b kernels.Backend, dir string) ([]Check, error) {
 		return nil, err
 	}
 	var worst float64
-	for _, checkpointing := range []bool{false, true} {
-		p, err := m.NewPass(len(batch.IDs), model.PassOptions{Train: true, Checkpointing: checkpointing})
+	for _, recompute := range []model.Recompute{model.RecomputeNothing, model.RecomputeMLP, model.RecomputeLayer} {
+		p, err := m.NewPass(len(batch.IDs), model.PassOptions{Train: true, Recompute: recompute})
 		if err != nil {
 			return nil, err
 		}

@@ -24,35 +24,21 @@ func (p *Pass) Step(b Batch, gradScale float32, drop *Dropout) (lossSum float64,
 	for from := 0; from < len(positions); from += p.chunk {
 		to := min(from+p.chunk, len(positions))
 		logits := p.pickLogits(positions[from:to])
-		losses, want := head(p.losses, to-from), head(p.labels, to-from)
+		want := head(p.labels, to-from)
 		p.b.Upload(want, kernels.AsBytes(labels[from:to]))
-		p.b.CrossEntropy(losses, logits, logits, want, gradScale)
+		p.b.CrossEntropy(part(p.losses, from, to), logits, logits, want, gradScale)
 		picked := p.grad.picked.Slice(0, to-from)
 		p.b.Zero(picked)
 		p.linearBackward(-1, LMHead, picked, logits, p.picked.Slice(0, to-from), p.wantedTokens.Slice(0, to-from))
 		p.b.Scatter(dfinal, picked, head(p.wanted, to-from))
-		sum, err := p.sumLosses(losses)
-		if err != nil {
-			return 0, 0, err
-		}
-		lossSum += sum
 	}
 	p.backward(dfinal)
+	losses := make([]float32, len(positions))
+	p.b.Download(kernels.AsBytes(losses), head(p.losses, len(positions)))
+	for _, l := range losses {
+		lossSum += float64(l)
+	}
 	return lossSum, len(positions), p.b.Sync()
-}
-
-// sumLosses adds a chunk's losses in float64.
-func (p *Pass) sumLosses(losses kernels.Tensor) (float64, error) {
-	host := make([]float32, losses.Cols)
-	p.b.Download(kernels.AsBytes(host), losses)
-	if err := p.b.Sync(); err != nil {
-		return 0, err
-	}
-	var sum float64
-	for _, l := range host {
-		sum += float64(l)
-	}
-	return sum, nil
 }
 
 // targets are the packed positions that predict a trained token, and those tokens.
@@ -94,9 +80,8 @@ func (p *Pass) layerBackward(i int, dx kernels.Tensor, further bool) {
 	T, l, a, x := dx.Rows, &p.m.Layers[i], p.layerActivations(i), p.stream(i)
 	tokens := p.run.tokens
 	var norm kernels.Tensor
-	if p.options.Checkpointing {
+	if p.options.Recompute == RecomputeLayer {
 		norm = p.layerInner(i, a)
-		p.linear(i, FC1, a.fc1, norm, tokens)
 	} else {
 		norm = p.norm.Slice(0, T)
 		p.b.LayerNorm(norm, kernels.Tensor{}, x, l.NormWeight, l.NormBias, p.m.Config.LayerNormEps)
@@ -113,6 +98,9 @@ func (p *Pass) layerBackward(i int, dx kernels.Tensor, further bool) {
 	}
 
 	if adapted(FC1, FC2) {
+		if p.options.Recompute != RecomputeNothing {
+			p.linear(i, FC1, a.fc1, norm, tokens)
+		}
 		dfc1 := p.grad.fc1.Slice(0, T)
 		gelu := p.gelu.Slice(0, T)
 		if p.m.Adapter.Find(i, FC2) != nil {

@@ -101,7 +101,7 @@ func TestGradientsAgainstFiniteDifferences(t *testing.T) {
 			}
 			adapt(t, m, targets...)
 			b := rows(m)
-			for _, o := range []model.PassOptions{{Train: true}, {Train: true, Checkpointing: true}} {
+			for _, o := range []model.PassOptions{{true, model.RecomputeNothing}, {true, model.RecomputeMLP}, {true, model.RecomputeLayer}} {
 				for _, drop := range []*model.Dropout{nil, {Seed: 11, Step: 2, LoRA: 0.3, Residual: 0.2}} {
 					step(t, m, b, o, 1, drop)
 					r := rand.New(rand.NewPCG(9, 9))
@@ -137,21 +137,23 @@ func TestGradientsAgainstFiniteDifferences(t *testing.T) {
 	}
 }
 
-// TestCheckpointingChangesNothing compares gradients bit by bit.
-func TestCheckpointingChangesNothing(t *testing.T) {
+// TestRecomputeChangesNothing compares gradients bit by bit.
+func TestRecomputeChangesNothing(t *testing.T) {
 	m := load(t, modeltest.Shape{Layers: 3})
 	adapt(t, m, "q_proj", "fc2")
 	b, drop := rows(m), &model.Dropout{Seed: 1, LoRA: 0.1, Residual: 0.1}
 	kept := map[string][]float32{}
-	step(t, m, b, model.PassOptions{Train: true}, 0.25, drop)
+	step(t, m, b, model.PassOptions{Train: true, Recompute: model.RecomputeNothing}, 0.25, drop)
 	for _, q := range m.Adapter.Parameters() {
 		kept[q.Name] = append([]float32{}, q.Grad.F32s()...)
 	}
-	step(t, m, b, model.PassOptions{Train: true, Checkpointing: true}, 0.25, drop)
-	for _, q := range m.Adapter.Parameters() {
-		for i, g := range q.Grad.F32s() {
-			if g != kept[q.Name][i] {
-				t.Fatalf("%s[%d]: %g with checkpointing, %g without", q.Name, i, g, kept[q.Name][i])
+	for _, recompute := range []model.Recompute{model.RecomputeMLP, model.RecomputeLayer} {
+		step(t, m, b, model.PassOptions{Train: true, Recompute: recompute}, 0.25, drop)
+		for _, q := range m.Adapter.Parameters() {
+			for i, g := range q.Grad.F32s() {
+				if g != kept[q.Name][i] {
+					t.Fatalf("%s[%d]: %g with %s recomputed, %g without", q.Name, i, g, recompute, kept[q.Name][i])
+				}
 			}
 		}
 	}
@@ -163,7 +165,7 @@ func TestPackingChangesNothing(t *testing.T) {
 	adapt(t, m, "q_proj", "v_proj")
 	b := rows(m)
 	drop := &model.Dropout{Seed: 3, Step: 4, LoRA: 0.2, Residual: 0.1}
-	together := step(t, m, b, model.PassOptions{Train: true}, 1, drop)
+	together := step(t, m, b, model.PassOptions{Train: true, Recompute: model.RecomputeNothing}, 1, drop)
 	var alone float64
 	for s := range b.Rows {
 		from, to := b.Offsets[s], b.Offsets[s+1]
@@ -172,7 +174,7 @@ func TestPackingChangesNothing(t *testing.T) {
 		}
 		one := model.Pack(b.IDs[from:to])
 		one.Labels, one.Rows = b.Labels[from:to], b.Rows[s:s+1]
-		alone += step(t, m, one, model.PassOptions{Train: true}, 1, drop)
+		alone += step(t, m, one, model.PassOptions{Train: true, Recompute: model.RecomputeNothing}, 1, drop)
 	}
 	if math.Abs(together-alone) > 1e-4*together {
 		t.Errorf("the rows' losses add up to %g alone and %g packed", alone, together)

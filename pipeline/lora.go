@@ -13,6 +13,7 @@ import (
 	"quartet/dataset"
 	"quartet/eval"
 	"quartet/event"
+	"quartet/kernels"
 	"quartet/model"
 	"quartet/tokenizer"
 	"quartet/train"
@@ -185,7 +186,7 @@ func (j *job) train(ctx context.Context, m *model.Model, ac model.AdapterConfig,
 		if m.Adapter, err = model.NewAdapter(m.Backend(), m.Config, ac, j.w.Config.Seed, m.DType()); err != nil {
 			return train.Result{}, err
 		}
-		result, err := train.Run(ctx, m, rows, j.trainOptions(), j.trainHooks())
+		result, err := train.Run(ctx, m, rows, j.trainOptions(m.Backend()), j.trainHooks())
 		if !errors.Is(err, train.ErrOtherRun) {
 			return result, err
 		}
@@ -196,14 +197,25 @@ func (j *job) train(ctx context.Context, m *model.Model, ac model.AdapterConfig,
 	}
 }
 
-func (j *job) trainOptions() train.Options {
+// recompute is what training computes again: on a GPU the MLP's activations, since its memory is what runs out.
+func recompute(device string, checkpointing bool) model.Recompute {
+	switch {
+	case checkpointing:
+		return model.RecomputeLayer
+	case device == "cuda":
+		return model.RecomputeMLP
+	}
+	return model.RecomputeNothing
+}
+
+func (j *job) trainOptions(b kernels.Backend) train.Options {
 	t := j.w.Config.Training
 	return train.Options{
 		Epochs: t.NumEpochs, BatchSize: t.BatchSize, Accumulation: t.GradientAccumulationSteps,
 		LR: t.LearningRate, Schedule: t.Schedule, Warmup: t.WarmupSteps,
 		Optimizer: t.Optim, Beta1: t.AdamBeta1, Beta2: t.AdamBeta2, Eps: t.AdamEpsilon, WeightDecay: t.WeightDecay,
 		MaxGradNorm: t.MaxGradNorm, FP16: t.FP16, LossPer: t.LossPer,
-		Seed: j.w.Config.Seed, Checkpointing: t.GradientCheckpointing, MaxPackedTokens: maxPacked,
+		Seed: j.w.Config.Seed, Recompute: recompute(b.Name(), t.GradientCheckpointing), MaxPackedTokens: maxPacked,
 		Base: j.inputs[j.needs[0]].tree.digest(),
 	}
 }

@@ -73,7 +73,7 @@ func (r *run) identity() []setting {
 	add("max_grad_norm", o.MaxGradNorm)
 	add("fp16", o.FP16)
 	add("loss_per", o.LossPer)
-	add("gradient_checkpointing", o.Checkpointing)
+	add("gradient_checkpointing", o.Recompute)
 	add("seed", o.Seed)
 	add("training rows", r.dataDigest())
 	return out

@@ -8,26 +8,27 @@ import (
 	"time"
 
 	"quartet/dataset"
+	"quartet/model"
 )
 
 // Options are the settings of a run. Their zero values are not defaults, except where it says so.
 type Options struct {
-	Epochs        float64 // passes over the rows; may be fractional
-	MaxSteps      int     // if above 0, the number of steps, whatever Epochs says
-	BatchSize     int     // rows in a micro-batch
-	Accumulation  int     // micro-batches in a group, which is one step
-	LR            float64 // the schedule's highest learning rate
-	Schedule      string  // "linear", "cosine" or "constant", each after a linear warmup
-	Warmup        int     // steps
-	Optimizer     string  // "adamw" or "paged_adamw_8bit"
-	Beta1, Beta2  float64
-	Eps           float64
-	WeightDecay   float64 // decoupled from the gradient
-	MaxGradNorm   float64 // of all gradients together; 0 for no clipping
-	FP16          bool    // dynamic loss scaling
-	LossPer       string  // "token": the group's mean over its tokens; "micro_batch": the mean of its micro-batches' means
-	Seed          uint64  // of the rows' order and of dropout
-	Checkpointing bool    // compute activations again instead of keeping them
+	Epochs       float64 // passes over the rows; may be fractional
+	MaxSteps     int     // if above 0, the number of steps, whatever Epochs says
+	BatchSize    int     // rows in a micro-batch
+	Accumulation int     // micro-batches in a group, which is one step
+	LR           float64 // the schedule's highest learning rate
+	Schedule     string  // "linear", "cosine" or "constant", each after a linear warmup
+	Warmup       int     // steps
+	Optimizer    string  // "adamw" or "paged_adamw_8bit"
+	Beta1, Beta2 float64
+	Eps          float64
+	WeightDecay  float64         // decoupled from the gradient
+	MaxGradNorm  float64         // of all gradients together; 0 for no clipping
+	FP16         bool            // dynamic loss scaling
+	LossPer      string          // "token": the group's mean over its tokens; "micro_batch": the mean of its micro-batches' means
+	Seed         uint64          // of the rows' order and of dropout
+	Recompute    model.Recompute // "" for nothing
 	// MaxPackedTokens is the most tokens that run through the model at once, unless one row is longer; 0 for a whole
 	// group. A run that resumes keeps the number with which it started.
 	MaxPackedTokens int

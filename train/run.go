@@ -117,7 +117,7 @@ func (r *run) start() error {
 	if r.Step == r.steps {
 		return nil
 	}
-	if r.pass, err = r.m.NewPass(r.longestPack(), model.PassOptions{Train: true, Checkpointing: r.o.Checkpointing}); err != nil {
+	if r.pass, err = r.m.NewPass(r.longestPack(), model.PassOptions{Train: true, Recompute: r.o.Recompute}); err != nil {
 		return err
 	}
 	r.result.Bytes = r.m.Bytes() + 2*r.m.Adapter.Bytes() + r.optimizer.bytes() + r.pass.Bytes()

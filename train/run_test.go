@@ -364,7 +364,7 @@ func TestResumeIsBitIdentical(t *testing.T) {
 	}{
 		"plain": {change: func(*Options) {}},
 		"everything": {modeltest.Shape{ResidDropout: 0.1}, 0.1, func(o *Options) {
-			o.FP16, o.Optimizer, o.Checkpointing, o.WeightDecay, o.Schedule = true, "paged_adamw_8bit", true, 0.01, "cosine"
+			o.FP16, o.Optimizer, o.Recompute, o.WeightDecay, o.Schedule = true, "paged_adamw_8bit", model.RecomputeLayer, 0.01, "cosine"
 		}},
 		"micro-batches": {modeltest.Shape{ResidDropout: 0.2, DType: "BF16"}, 0, func(o *Options) {
 			o.LossPer, o.BatchSize, o.MaxPackedTokens = "micro_batch", 2, 12
