@@ -14,6 +14,7 @@ import (
 func runGolden(_ context.Context, args []string, std streams) error {
 	f := flags("golden", "DIR", std)
 	asJSON := f.Bool("json", false, "print a list of {check, error, limit, ok}")
+	device := f.String("device", "cpu", "the `device` to check: cpu or cuda; QUARTET_CUDA=float32 is the strictest check of the latter")
 	rest, err := parse(f, args)
 	if err != nil {
 		return err
@@ -21,12 +22,13 @@ func runGolden(_ context.Context, args []string, std streams) error {
 	if len(rest) != 1 {
 		return errUsage{errors.New("give one folder, laid out as testdata/golden: phi/, tokenizer/, demo/")}
 	}
-	b, _, err := pipeline.OpenBackend("cpu")
+	b, _, err := pipeline.OpenBackend(*device)
 	if err != nil {
 		return err
 	}
 	checks := []golden.Check{}
 	failed, missing := 0, 0
+	defer pipeline.CloseBackend(b)
 	err = golden.Run(b, rest[0], func(c golden.Check) {
 		checks = append(checks, c)
 		verdict := "ok"

@@ -17,8 +17,6 @@ const (
 	limit32    = 3e-5
 	limit16Max = 1.5e-2
 	limit16RMS = 2e-3
-	// closeCall is the margin between the two most likely tokens under which either may be the greedy choice.
-	closeCall = 1e-3
 )
 
 func load(b kernels.Backend, dir ...string) (*model.Model, error) {
@@ -159,7 +157,7 @@ func generate(b kernels.Backend, dir string) ([]Check, error) {
 			if got[i] == id {
 				continue
 			}
-			if i >= len(c.Margin) || c.Margin[i] > closeCall {
+			if i >= len(c.Margin) || c.Margin[i] > closeCall(b) {
 				greedy++
 			}
 			break // from here on the texts differ
