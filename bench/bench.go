@@ -75,8 +75,9 @@ type Row struct {
 	BytesPerToken   float64    `json:"bytes_per_token"`
 	FlopsPerToken   float64    `json:"flops_per_token"`
 	WeightsBytes    int64      `json:"weights_bytes"`
-	Got             float64    `json:"processor_share"` // of the time of all threads; well below 1 where other programs took the rest
-	Roof            Roof       `json:"roof"`            // the bandwidth is that of a buffer as large as the weights, up to 1 GiB
+	DeviceBytes     int64      `json:"device_memory_bytes,omitempty"` // the GPU's memory at the peak of the row
+	Got             float64    `json:"processor_share"`               // of the time of all threads; well below 1 where other programs took the rest
+	Roof            Roof       `json:"roof"`                          // the bandwidth is that of a buffer as large as the weights, up to 1 GiB
 
 }
 
@@ -140,7 +141,7 @@ func run(ctx context.Context, b kernels.Backend, o Options, h Hooks, l limits) (
 		}
 	}
 	if c.Quantized {
-		for _, k := range kinds {
+		for _, k := range kindsOf(b) {
 			r.LeftOut = append(r.LeftOut, LeftOut{k.name("fp16"), "the folder holds 4-bit weights only"})
 		}
 	} else {
@@ -188,7 +189,7 @@ func peakMemory() int64 {
 
 // thisMachine describes the machine at hand, but for its roofs.
 func thisMachine(b kernels.Backend) Machine {
-	m := Machine{Machine: eval.ThisMachine(b.Name()), Cores: runtime.NumCPU(), Features: features(), MemoryBytes: memoryBytes()}
+	m := Machine{Machine: eval.ThisMachine(b), Cores: runtime.NumCPU(), Features: features(), MemoryBytes: memoryBytes()}
 	if b, ok := b.(interface{ Path() string }); ok {
 		m.Path = b.Path()
 	}

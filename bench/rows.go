@@ -47,8 +47,11 @@ const (
 	rank         = 8
 )
 
-// stepShapes are the training steps in falling size: rows, and tokens of each.
-var stepShapes = [][2]int{{4, 256}, {1, 256}, {1, 128}, {1, 64}, {1, 32}}
+// stepShapes are the training steps in falling size: rows, and tokens of each. A GPU is also measured at largeStep.
+var (
+	stepShapes = [][2]int{{4, 256}, {1, 256}, {1, 128}, {1, 64}, {1, 32}}
+	largeStep  = [][2]int{{16, 256}}
+)
 
 // kind is a kind of row: its work in words and numbers, and what runs it until the limits.
 type kind struct {
@@ -56,17 +59,24 @@ type kind struct {
 	measure func(s *session, m *model.Model, roof Roof) (work Work, words string, seconds []float64, err error)
 }
 
-// kinds in the order in which they are reported.
-var kinds = []kind{
-	{func(dtype string) string { return "decode_" + dtype }, (*session).decode},
-	{func(dtype string) string { return "prefill64_" + dtype }, prefillOf(64)},
-	{func(dtype string) string { return "prefill512_" + dtype }, prefillOf(512)},
-	{func(dtype string) string {
-		if dtype == "nf4" {
-			return "qlora_step"
+// kindsOf are the kinds of rows of a backend in the order in which they are reported.
+func kindsOf(b kernels.Backend) []kind {
+	named := func(name string) func(string) string { return func(dtype string) string { return name + "_" + dtype } }
+	trained := func(name string) func(string) string {
+		return func(dtype string) string {
+			if dtype == "nf4" {
+				return "q" + name
+			}
+			return name
 		}
-		return "lora_step"
-	}, (*session).step},
+	}
+	kinds := []kind{
+		{named("decode"), (*session).decode}, {named("prefill64"), prefillOf(64)}, {named("prefill512"), prefillOf(512)}, {trained("lora_step"), stepOf(stepShapes)},
+	}
+	if _, ok := b.(gpu); ok {
+		kinds = append(kinds, kind{named("prefill1024"), prefillOf(1024)}, kind{trained("lora_step16"), stepOf(largeStep)})
+	}
+	return kinds
 }
 
 // session is a benchmark under way.
@@ -83,11 +93,12 @@ type session struct {
 // measured is a row before its floor is known.
 type measured struct {
 	name, words string
-	kind        int // its place in kinds
+	kind        int // its place in kindsOf
 	weights     int64
 	work        Work
 	seconds     []float64 // of each run
 	bandwidth   float64   // of a buffer as large as the weights; 0 for that of memory
+	device      int64     // bytes of a GPU's memory at the peak
 	got         float64   // the share of its threads' time that the program got
 }
 
@@ -96,6 +107,9 @@ type measured struct {
 func (s *session) roofs() error {
 	s.hooks.Note("measuring the machine's bandwidth and product rate")
 	m := &s.report.Machine
+	if g, ok := s.b.(gpu); ok {
+		return gpuRoofs(g, m, s.limits)
+	}
 	m.ReadBytesPerSecond = max(m.ReadBytesPerSecond, bandwidth(s.limits.buffer, s.limits.bursts))
 	m.RegisterFlops = max(m.RegisterFlops, multiplyAdds(s.limits.bursts))
 	product, err := productRate(s.b, s.limits.bursts)
@@ -121,15 +135,17 @@ func (s *session) measure(folder string) error {
 	var own float64
 	size := int(extentOf(m).bytes)
 	ownBandwidth := func() {
-		if size < s.limits.buffer {
+		if _, ok := s.b.(gpu); !ok && size < s.limits.buffer {
 			own = max(own, bandwidth(size, s.limits.bursts))
 		}
 	}
 	ownBandwidth()
 	first := len(s.measured)
+	kinds := kindsOf(s.b)
 	for i, k := range kinds {
 		name := k.name(dtype)
 		s.hooks.Progress(name, int64(i), int64(len(kinds)), "rows")
+		device := watchMemory(s.b)
 		started, used := time.Now(), processorTime()
 		work, words, seconds, err := k.measure(s, m, s.report.Machine.roof(own))
 		got := (processorTime() - used).Seconds() / time.Since(started).Seconds() / float64(s.report.Machine.Threads)
@@ -139,7 +155,7 @@ func (s *session) measure(folder string) error {
 		case err != nil:
 			s.report.LeftOut = append(s.report.LeftOut, LeftOut{name, err.Error()})
 		default:
-			s.measured = append(s.measured, measured{name: name, words: words, kind: i, weights: w.Bytes(), work: work, seconds: seconds, got: got})
+			s.measured = append(s.measured, measured{name: name, words: words, kind: i, weights: w.Bytes(), work: work, seconds: seconds, got: got, device: device()})
 			s.hooks.Note(fmt.Sprintf("%-16s %s tokens/s, %s", name, digits(float64(work.Tokens)/quantile(seconds, 0.5)), words))
 		}
 	}
@@ -168,7 +184,7 @@ func (m measured) row(on Machine) Row {
 	return Row{
 		Name: m.name, Work: m.words, TokensPerSecond: tokens / middle, Floor: tokens / floor, FloorFrom: half, Share: floor / middle,
 		Runs: len(m.seconds), Spread: [2]float64{tokens / quantile(m.seconds, 0.75), tokens / quantile(m.seconds, 0.25)}, Seconds: middle,
-		BytesPerToken: m.work.Bytes / tokens, FlopsPerToken: m.work.Flops / tokens, WeightsBytes: m.weights, Roof: roof, Got: m.got,
+		BytesPerToken: m.work.Bytes / tokens, FlopsPerToken: m.work.Flops / tokens, WeightsBytes: m.weights, Roof: roof, Got: m.got, DeviceBytes: m.device,
 	}
 }
 
@@ -243,8 +259,16 @@ func (s *session) decode(m *model.Model, roof Roof) (Work, string, []float64, er
 	return work, fmt.Sprintf("%d new tokens after %d", tokens, promptTokens), seconds, nil
 }
 
-// step measures training steps of an adapter, forward to the optimiser. The first one warms up.
-func (s *session) step(m *model.Model, roof Roof) (Work, string, []float64, error) {
+// stepOf measures training steps of an adapter, forward to the optimiser: those of the first shape that the floor allows to
+// take stepTime, or else of the last.
+func stepOf(shapes [][2]int) func(s *session, m *model.Model, roof Roof) (Work, string, []float64, error) {
+	return func(s *session, m *model.Model, roof Roof) (Work, string, []float64, error) {
+		return s.step(m, roof, shapes)
+	}
+}
+
+// step is stepOf. The first step warms up.
+func (s *session) step(m *model.Model, roof Roof, shapes [][2]int) (Work, string, []float64, error) {
 	adapter, err := model.NewAdapter(s.b, m.Config, model.AdapterConfig{R: rank, Alpha: 2 * rank, Dropout: 0.05, Targets: []string{"q_proj", "v_proj"}}, 1, m.DType())
 	if err != nil {
 		return Work{}, "", nil, err
@@ -254,7 +278,7 @@ func (s *session) step(m *model.Model, roof Roof) (Work, string, []float64, erro
 	e := extentOf(adapted)
 	var work Work
 	var rows, tokens int
-	for _, shape := range stepShapes {
+	for _, shape := range shapes {
 		rows, tokens = shape[0], min(shape[1], m.Config.MaxPositions)
 		work = e.step(rows, tokens, rank)
 		if floor, _ := work.Seconds(roof); floor <= stepTime {
@@ -271,7 +295,7 @@ func (s *session) step(m *model.Model, roof Roof) (Work, string, []float64, erro
 	var seconds []float64
 	_, err = train.Run(ctx, adapted, data, train.Options{
 		MaxSteps: math.MaxInt16, BatchSize: 1, Accumulation: rows, LR: 1e-4, Schedule: "constant", Optimizer: "adamw", Beta1: 0.9, Beta2: 0.999,
-		Eps: 1e-8, MaxGradNorm: 1, LossPer: "token",
+		Eps: 1e-8, MaxGradNorm: 1, LossPer: "token", FP16: s.b.Activations() == kernels.F16, Recompute: recompute(s.b),
 	}, train.Hooks{OnStep: func(step train.Step) {
 		if step.Step > 1 {
 			seconds = append(seconds, step.Seconds)

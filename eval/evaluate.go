@@ -80,7 +80,7 @@ func Evaluate(ctx context.Context, b kernels.Backend, variants []Variant, data D
 	}
 	defer release()
 
-	e.out = &Results{Machine: ThisMachine(b.Name()), Settings: map[string]any{}}
+	e.out = &Results{Machine: ThisMachine(b), Settings: map[string]any{}}
 	for _, v := range all {
 		e.out.Variants = append(e.out.Variants, VariantResult{
 			Name: v.Name, DiskBytes: v.disk, AdapterBytes: v.adapterBytes, Missing: v.missing, LoadSeconds: Unknown, TTFTSeconds: Unknown,

@@ -179,7 +179,7 @@ func (run Run) facts() []pair {
 	if !run.Started.IsZero() {
 		facts = append(facts, pair{"evaluated", timeText(run.Started)})
 	}
-	facts = append(facts, pair{"on", visible.Line(strings.TrimPrefix(r.Machine.Processor+", ", ", ") + r.Machine.Device)})
+	facts = append(facts, pair{"on", visible.Line(r.Machine.String())})
 	if r.HeldOut.Rows > 0 {
 		facts = append(facts, pair{"held-out rows", fmt.Sprint(r.HeldOut.Rows)})
 	}

@@ -4,11 +4,14 @@ import (
 	"os"
 	"runtime"
 	"strings"
+
+	"quartet/kernels"
 )
 
 // Machine is what the figures were measured on.
 type Machine struct {
 	Device    string `json:"device"` // the backend's name
+	GPU       string `json:"gpu,omitempty"`
 	Processor string `json:"processor,omitempty"`
 	Threads   int    `json:"threads"`
 	OS        string `json:"os"`
@@ -16,9 +19,23 @@ type Machine struct {
 	Go        string `json:"go"`
 }
 
+// String names what computed: the GPU, or the processor and the backend.
+func (m Machine) String() string {
+	switch {
+	case m.GPU != "":
+		return m.GPU
+	case m.Processor != "":
+		return m.Processor + ", " + m.Device
+	}
+	return m.Device
+}
+
 // ThisMachine describes the machine at hand and a backend on it.
-func ThisMachine(device string) Machine {
-	m := Machine{Device: device, Threads: runtime.GOMAXPROCS(0), OS: runtime.GOOS, Arch: runtime.GOARCH, Go: runtime.Version()}
+func ThisMachine(b kernels.Backend) Machine {
+	m := Machine{Device: b.Name(), Threads: runtime.GOMAXPROCS(0), OS: runtime.GOOS, Arch: runtime.GOARCH, Go: runtime.Version()}
+	if g, ok := b.(interface{ GPU() string }); ok {
+		m.GPU = g.GPU()
+	}
 	info, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
 		return m

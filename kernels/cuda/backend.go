@@ -101,8 +101,14 @@ func (b *Backend) reserve(d kernels.DType, rows, cols int) (kernels.Tensor, erro
 // errMemory is what a device's alloc wraps when the memory is used up.
 var errMemory = errors.New("out of device memory")
 
-// Memory is what the backend's tensors take now and took at most, in bytes.
+// Memory is what the backend's tensors take now and took at most since ResetPeak, in bytes.
 func (b *Backend) Memory() (now, peak int64) { return b.now, b.peak }
+
+// ResetPeak lets the peak of Memory begin at what the tensors take now.
+func (b *Backend) ResetPeak() { b.peak = b.now }
+
+// GPU is the name of the GPU.
+func (b *Backend) GPU() string { return b.dev.info().Name }
 
 // Import copies host bytes to the GPU.
 func (b *Backend) Import(t kernels.Tensor) (kernels.Tensor, error) {
