@@ -21,7 +21,7 @@ func runEval(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
-	results, err := pipeline.Measure(ctx, w, names, console.New(std.err, console.ModeFor(std.err, false), console.Color(std.err)))
+	results, err := pipeline.Measure(ctx, w, pipeline.Options{}, names, console.New(std.err, console.ModeFor(std.err, false), console.Color(std.err)))
 	if err != nil {
 		return err
 	}

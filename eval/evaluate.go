@@ -40,6 +40,7 @@ type Progress struct {
 type Hooks struct {
 	OnProgress func(Progress)
 	OnWarning  func(string)
+	Between    func() error // called between layers, as model.Weights says
 }
 
 // evaluation is an evaluation at work.
@@ -79,6 +80,11 @@ func Evaluate(ctx context.Context, b kernels.Backend, variants []Variant, data D
 		return nil, fmt.Errorf("evaluate: %w", err)
 	}
 	defer release()
+	for _, v := range all {
+		if v.model != nil {
+			v.model.Between = h.Between
+		}
+	}
 
 	e.out = &Results{Machine: ThisMachine(b), Settings: map[string]any{}}
 	for _, v := range all {

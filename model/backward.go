@@ -16,7 +16,9 @@ func (p *Pass) Step(b Batch, gradScale float32, drop *Dropout) (lossSum float64,
 	if err := p.start(b, drop); err != nil {
 		return 0, 0, err
 	}
-	p.forward(nil)
+	if err := p.forward(nil); err != nil {
+		return 0, 0, err
+	}
 	T := len(b.IDs)
 	dfinal := p.grad.norm.Slice(0, T)
 	p.b.Zero(dfinal)
@@ -32,7 +34,9 @@ func (p *Pass) Step(b Batch, gradScale float32, drop *Dropout) (lossSum float64,
 		p.linearBackward(-1, LMHead, picked, logits, p.picked.Slice(0, to-from), p.wantedTokens.Slice(0, to-from))
 		p.b.Scatter(dfinal, picked, head(p.wanted, to-from))
 	}
-	p.backward(dfinal)
+	if err := p.backward(dfinal); err != nil {
+		return 0, 0, err
+	}
 	losses := make([]float32, len(positions))
 	p.b.Download(kernels.AsBytes(losses), head(p.losses, len(positions)))
 	for _, l := range losses {
@@ -59,19 +63,23 @@ func (b Batch) Targets() int {
 	return len(positions)
 }
 
-// backward takes the gradient of the last LayerNorm's output down to the lowest adapted layer.
-func (p *Pass) backward(dfinal kernels.Tensor) {
+// backward takes the gradient of the last LayerNorm's output down to the lowest adapted layer. Its error is Between's.
+func (p *Pass) backward(dfinal kernels.Tensor) error {
 	last := p.stream(len(p.m.Layers))
 	dx := p.grad.x.Slice(0, last.Rows)
 	lowest := p.m.Adapter.lowest()
 	if lowest < 0 {
-		return
+		return nil
 	}
 	p.b.Zero(dx)
 	p.b.LayerNormBackward(dx, dfinal, last, p.m.NormWeight, p.finalStats.Slice(0, last.Rows))
 	for i := len(p.m.Layers) - 1; i >= lowest; i-- {
+		if err := p.m.between(); err != nil {
+			return err
+		}
 		p.layerBackward(i, dx, i > lowest)
 	}
+	return nil
 }
 
 // layerBackward turns dx, the gradient of a layer's output, into that of its input, and adds to the layer's adapter

@@ -99,7 +99,9 @@ func (c *Cache) Extend(sequences []int, ids [][]int32) ([][]float32, error) {
 		}
 		p.run.slots = head(p.slots, len(slots))
 		p.b.Upload(p.run.slots, kernels.AsBytes(slots))
-		p.forward(nil)
+		if err := p.forward(nil); err != nil {
+			return err
+		}
 		pieces, room = pieces[:0], p.max
 		return p.visitLogits(want, func(i int, logits []float32) {
 			c.logits[ends[i]] = append(c.logits[ends[i]][:0], logits...)

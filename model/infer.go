@@ -1,6 +1,8 @@
 package model
 
 import (
+	"cmp"
+
 	"quartet/kernels"
 )
 
@@ -10,7 +12,9 @@ func (p *Pass) Losses(b Batch) ([]float32, error) {
 	if err := p.start(b, nil); err != nil {
 		return nil, err
 	}
-	p.forward(nil)
+	if err := p.forward(nil); err != nil {
+		return nil, err
+	}
 	out := make([]float32, len(b.IDs))
 	positions, labels := b.targets()
 	for from := 0; from < len(positions); from += p.chunk {
@@ -37,7 +41,9 @@ func (p *Pass) Logits(b Batch, want []int32, visit func(i int, logits []float32)
 	if err := p.start(b, nil); err != nil {
 		return err
 	}
-	p.forward(nil)
+	if err := p.forward(nil); err != nil {
+		return err
+	}
 	return p.visitLogits(want, visit)
 }
 
@@ -63,7 +69,7 @@ func (p *Pass) Hidden(b Batch, visit func(layer int, hidden []float32)) error {
 		return err
 	}
 	var failed error
-	p.forward(func(layer int, x kernels.Tensor) {
+	err := p.forward(func(layer int, x kernels.Tensor) {
 		if failed != nil {
 			return
 		}
@@ -72,7 +78,7 @@ func (p *Pass) Hidden(b Batch, visit func(layer int, hidden []float32)) error {
 			visit(layer, host)
 		}
 	})
-	return failed
+	return cmp.Or(err, failed)
 }
 
 // pickLogits computes the logits (n,V) at n packed positions, n at most the chunk.

@@ -274,13 +274,16 @@ func (p *Pass) layerActivations(layer int) activations {
 	return activations{s.stats.Slice(0, T), s.q.Slice(0, T), s.k.Slice(0, T), s.v.Slice(0, T), s.attention.Slice(0, T), s.logSE.Slice(0, T), s.fc1.Slice(0, T)}
 }
 
-// forward runs the layers and the last LayerNorm over the batch that start uploaded.
-func (p *Pass) forward(visit func(layer int, x kernels.Tensor)) {
+// forward runs the layers and the last LayerNorm over the batch that start uploaded. Its error is Between's.
+func (p *Pass) forward(visit func(layer int, x kernels.Tensor)) error {
 	if visit == nil {
 		visit = func(int, kernels.Tensor) {}
 	}
 	p.b.Embed(p.stream(0), p.m.Embed, p.run.ids)
 	for i := range p.m.Layers {
+		if err := p.m.between(); err != nil {
+			return err
+		}
 		visit(i, p.stream(i))
 		p.layerForward(i, p.layerActivations(i))
 	}
@@ -288,6 +291,14 @@ func (p *Pass) forward(visit func(layer int, x kernels.Tensor)) {
 	final := p.final.Slice(0, last.Rows)
 	p.b.LayerNorm(final, p.finalStats.Slice(0, last.Rows), last, p.m.NormWeight, p.m.NormBias, p.m.Config.LayerNormEps)
 	visit(len(p.m.Layers), final)
+	return nil
+}
+
+func (w *Weights) between() error {
+	if w.Between == nil {
+		return nil
+	}
+	return w.Between()
 }
 
 // layerForward computes stream(i+1) = x + drop(attention(norm(x))) + drop(mlp(norm(x))) for x = stream(i).

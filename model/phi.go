@@ -41,6 +41,10 @@ type Weights struct {
 	NormWeight, NormBias kernels.Tensor
 	Head                 Linear // (V, D), the embedding itself where tied
 
+	// Between, if not nil, is called between layers, so that other work can have the device meanwhile. Its error ends the pass
+	// at once, which returns it.
+	Between func() error
+
 	backend kernels.Backend
 	owned   []kernels.Tensor
 	closers []func() error

@@ -56,8 +56,9 @@ func evaluate(ctx context.Context, j *job) error {
 }
 
 // Measure evaluates variants of the workspace as they lie there, all of them without names, and writes nothing. The
-// results hold no training. Base is measured too, since the others' divergence is from it. sink is told the progress.
-func Measure(ctx context.Context, w *Workspace, names []string, sink event.Sink) (*eval.Results, error) {
+// results hold no training. Base is measured too, since the others' divergence is from it. sink is told the progress. Of the
+// options Backend and Turn count.
+func Measure(ctx context.Context, w *Workspace, o Options, names []string, sink event.Sink) (*eval.Results, error) {
 	variants := w.Variants()
 	for _, name := range names {
 		if !slices.ContainsFunc(variants, func(v eval.Variant) bool { return v.Name == name }) {
@@ -67,7 +68,8 @@ func Measure(ctx context.Context, w *Workspace, names []string, sink event.Sink)
 	if len(names) > 0 {
 		variants = slices.DeleteFunc(variants, func(v eval.Variant) bool { return v.Name != eval.Base && !slices.Contains(names, v.Name) })
 	}
-	j := &job{runner: &runner{w: w, o: Options{Backend: OpenBackend}, sink: sink}, facts: facts{stage: Evaluate}}
+	j := &job{runner: &runner{w: w, o: o, sink: sink}, facts: facts{stage: Evaluate}}
+	defer j.leave()
 	results, err := j.measure(ctx, variants)
 	if closed := j.close(); err == nil {
 		err = closed
@@ -94,7 +96,7 @@ func (j *job) measure(ctx context.Context, variants []eval.Variant) (*eval.Resul
 	results, err := eval.Evaluate(ctx, b, variants,
 		eval.Data{Tokenizer: t, Template: j.w.Template(), HeldOut: rows, Prompts: c.Evaluation.TestPrompts},
 		eval.Options{MaxNew: c.Evaluation.MaxNewTokens, Batch: c.Evaluation.Batch, Sampling: j.w.Sampling()},
-		eval.Hooks{OnWarning: j.warn, OnProgress: func(p eval.Progress) {
+		eval.Hooks{OnWarning: j.warn, Between: j.between(ctx), OnProgress: func(p eval.Progress) {
 			label, key := strings.TrimSpace(p.Phase+" "+p.Variant), p.Phase
 			if p.Phase == "answers" { // counted for each variant
 				key = label

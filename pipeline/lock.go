@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,12 +12,13 @@ import (
 	"time"
 )
 
-// Holder is the process that holds a workspace's lock.
+// Holder is the process that holds a workspace's lock: a worker, or a run in the foreground.
 type Holder struct {
 	Host    string    `json:"host"`
 	Boot    string    `json:"boot"` // the kernel's boot id: the process id means something within one boot only
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"`
+	Run     string    `json:"run,omitempty"` // the run at work, "" for a worker that waits
 }
 
 // String says who holds the lock, for messages.
@@ -35,9 +37,18 @@ func (l Locked) Error() string {
 	return fmt.Sprintf("lock workspace: %s works here; wait for it or stop it", l.Holder)
 }
 
-// lock takes the workspace's lock, which the system lets go when the process ends, however it ends.
-func (w *Workspace) lock() (release func(), err error) {
+// Lock is a workspace's lock, held by this process. The system lets it go when the process ends, however it ends.
+type Lock struct {
+	file   *os.File
+	holder Holder
+}
+
+// Lock takes the workspace's lock. It is a Locked error where another process has it.
+func (w *Workspace) Lock() (*Lock, error) {
 	path := w.state("lock")
+	if err := os.MkdirAll(w.state(), 0o777); err != nil {
+		return nil, fmt.Errorf("open workspace %s: %w", w.Dir, obstacle(err))
+	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", path, obstacle(err))
@@ -60,31 +71,42 @@ func (w *Workspace) lock() (release func(), err error) {
 	}
 	host, _ := os.Hostname()
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	data, err := json.Marshal(Holder{host, strings.TrimSpace(string(boot)), os.Getpid(), time.Now().UTC()})
-	if err == nil {
-		err = errors.Join(f.Truncate(0), writeAt(f, data))
-	}
-	if err != nil {
+	l := &Lock{f, Holder{Host: host, Boot: strings.TrimSpace(string(boot)), PID: os.Getpid(), Started: time.Now().UTC()}}
+	if err := l.works(""); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, obstacle(err))
+		return nil, err
 	}
-	return func() { f.Close() }, nil
+	return l, nil
 }
 
-func writeAt(f *os.File, data []byte) error {
-	_, err := f.WriteAt(data, 0)
-	return err
+// works writes down which run is at work, "" for none.
+func (l *Lock) works(run string) error {
+	l.holder.Run = run
+	data, err := json.Marshal(l.holder)
+	if err == nil {
+		_, err = l.file.WriteAt(append(data, '\n'), 0)
+	}
+	if err == nil {
+		err = l.file.Truncate(int64(len(data) + 1))
+	}
+	if err != nil {
+		return fmt.Errorf("lock %s: %w", l.file.Name(), obstacle(err))
+	}
+	return nil
 }
+
+// Release lets others have the lock.
+func (l *Lock) Release() { l.file.Close() }
 
 func readHolder(f *os.File) (h Holder) {
 	data, err := io.ReadAll(io.LimitReader(f, 4096))
-	if err != nil || json.Unmarshal(data, &h) != nil {
+	if err != nil || json.NewDecoder(bytes.NewReader(data)).Decode(&h) != nil {
 		return Holder{}
 	}
 	return h
 }
 
-// holder is who works in the workspace at the moment, nil for nobody. It takes no lock for longer than the look.
+// holder is who holds the workspace's lock at the moment, nil for nobody. It takes no lock for longer than the look.
 func (w *Workspace) holder() *Holder {
 	f, err := os.Open(w.state("lock"))
 	if err != nil {
@@ -96,4 +118,10 @@ func (w *Workspace) holder() *Holder {
 	}
 	h := readHolder(f)
 	return &h
+}
+
+// working reports whether a run is at work in the workspace.
+func (w *Workspace) working() bool {
+	h := w.holder()
+	return h != nil && (h.Run != "" || h.PID == 0)
 }

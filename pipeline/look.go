@@ -16,14 +16,14 @@ import (
 
 // look gathers the facts of all stages from the disk.
 func (w *Workspace) look(d *digester) ([]facts, error) {
-	holder := w.holder()
+	working := w.working()
 	all := make([]facts, len(Stages))
 	for i, stage := range Stages {
 		f, err := w.lookAt(d, stage)
 		if err != nil {
 			return nil, err
 		}
-		f.running = holder != nil
+		f.running = working
 		all[i] = f
 	}
 	return all, nil
@@ -177,8 +177,8 @@ func hashFS(files fs.FS) (Tree, error) {
 
 // remember saves digests for the next plan, where the workspace can be written; a plan does without.
 func (w *Workspace) remember(d *digester) {
-	if w.holder() != nil {
-		return // the process that works here saves its own
+	if w.working() {
+		return // the run saves its own
 	}
 	if os.MkdirAll(w.state(), 0o777) == nil {
 		d.save()

@@ -61,6 +61,7 @@ func makeLoRA(ctx context.Context, j *job) error {
 		return err
 	}
 	defer w.Close()
+	w.Between = j.between(ctx)
 	examples, stats, err := j.examples(base, w.Config)
 	if err != nil {
 		return err

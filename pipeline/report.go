@@ -25,11 +25,11 @@ func Report(w *Workspace, history bool) (written []string, err error) {
 	if err := os.MkdirAll(w.state("stages"), 0o777); err != nil {
 		return nil, fmt.Errorf("open workspace %s: %w", w.Dir, obstacle(err))
 	}
-	release, err := w.lock()
+	lock, err := w.Lock()
 	if err != nil {
 		return nil, err
 	}
-	defer release()
+	defer lock.Release()
 	d, err := openDigester(w.state("digests.json"))
 	if err != nil {
 		return nil, err

@@ -106,11 +106,11 @@ func TestReportOfResultsOfUnknownOrigin(t *testing.T) {
 func TestReportLeavesARunningWorkspaceAlone(t *testing.T) {
 	w := reportingWorkspace(t)
 	runAll(t, w, Options{})
-	release, err := w.lock()
+	lock, err := w.Lock()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer release()
+	defer lock.Release()
 	if _, err := Report(w, false); !errors.As(err, &Locked{}) {
 		t.Errorf("while another works: %v", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,8 +21,13 @@ import (
 type Options struct {
 	Stages []string // the stages to run, with the stale ones that they need; none for all
 	Force  bool     // run the asked stages though they are fresh
-	// Backend makes the device's backend; nil for OpenBackend.
+	// Backend gives the device's backend, which stays the caller's; nil for one of the run's own.
 	Backend func(device string) (b kernels.Backend, note string, err error)
+	// Turn is locked while a stage computes on the device, and let go for others between pieces of its work; nil where
+	// nobody else uses the device.
+	Turn sync.Locker
+	// Lock is the workspace's, which the caller holds; nil to take it for the run.
+	Lock *Lock
 	// Source brings a base model and a dataset of the hub; nil where nothing can be downloaded.
 	Source Source
 
@@ -38,25 +44,29 @@ func Run(ctx context.Context, w *Workspace, o Options, sink event.Sink) (err err
 	if err := checkStages(o.Stages); err != nil {
 		return err
 	}
-	if o.Backend == nil {
-		o.Backend = OpenBackend
-	}
 	if o.Source == nil {
 		o.Source = noSource{}
 	}
 	if o.crash == nil {
 		o.crash = func(string) {}
 	}
+	if o.Lock == nil {
+		if o.Lock, err = w.Lock(); err != nil {
+			return err
+		}
+		defer o.Lock.Release()
+	}
 	for _, dir := range []string{w.state("stages"), w.state("pending")} {
 		if err := os.MkdirAll(dir, 0o777); err != nil {
 			return fmt.Errorf("open workspace %s: %w", w.Dir, obstacle(err))
 		}
 	}
-	release, err := w.lock()
-	if err != nil {
+	started := time.Now()
+	run := newRun(started)
+	if err := o.Lock.works(run); err != nil {
 		return err
 	}
-	defer release()
+	defer o.Lock.works("")
 	journal, err := event.OpenJournal(w.JournalDir())
 	if err != nil {
 		return err
@@ -68,8 +78,7 @@ func Run(ctx context.Context, w *Workspace, o Options, sink event.Sink) (err err
 	}
 	defer func() { err = errors.Join(err, d.save()) }()
 
-	started := time.Now()
-	r := &runner{w: w, d: d, o: o, run: newRun(started), sink: event.Tee(journal.Sink(), sink)}
+	r := &runner{w: w, d: d, o: o, run: run, sink: event.Tee(journal.Sink(), sink)}
 	if err := w.recoverAll(d, o.crash); err != nil {
 		return err
 	}
@@ -103,9 +112,9 @@ func (r *runner) emit(e event.Event) {
 	r.sink(e)
 }
 
-// close frees what the run's backend holds.
+// close frees what the run's own backend holds.
 func (r *runner) close() error {
-	if r.backend == nil {
+	if r.backend == nil || r.o.Backend != nil {
 		return nil
 	}
 	return CloseBackend(r.backend)
@@ -218,6 +227,7 @@ type job struct {
 	temp    string // the folder to write into, "" where nothing is written
 	forced  bool   // to be made anew though it is fresh
 	need    Prediction
+	turn    bool // it holds the turn on the device
 	figures map[string]float64
 }
 
@@ -237,10 +247,18 @@ func (j *job) meter(unit string) *event.Meter { return event.NewMeter(unit, j.em
 // path is the folder of a stage's artefact.
 func (j *job) path(stage string) string { return j.w.Path(j.w.folder(stage)) }
 
-// device is the backend, which is made when first needed.
+// device is the backend, which is made when first needed. From then on until the stage's work ends it is the stage's turn.
 func (j *job) device() (kernels.Backend, error) {
+	if j.o.Turn != nil && !j.turn {
+		j.o.Turn.Lock()
+		j.turn = true
+	}
 	if j.backend == nil {
-		b, note, err := j.o.Backend(j.w.Config.Device)
+		open := j.o.Backend
+		if open == nil {
+			open = OpenBackend
+		}
+		b, note, err := open(j.w.Config.Device)
 		if err != nil {
 			return nil, err
 		}
@@ -250,6 +268,40 @@ func (j *job) device() (kernels.Backend, error) {
 		j.runner.backend = b
 	}
 	return j.backend, nil
+}
+
+// between lets others use the device, and ends the work when ctx has ended.
+func (j *job) between(ctx context.Context) func() error {
+	return func() error {
+		if j.turn {
+			j.o.Turn.Unlock()
+			j.o.Turn.Lock()
+		}
+		return ctx.Err()
+	}
+}
+
+// work lets the stage write its artefact.
+func (j *job) work(ctx context.Context) error {
+	defer j.leave()
+	return works[j.stage](ctx, j)
+}
+
+// leave ends the stage's turn on the device.
+func (j *job) leave() {
+	if j.turn {
+		j.o.Turn.Unlock()
+		j.turn = false
+	}
+}
+
+// steady reports bytes as they are done; between them others may use the device.
+func (j *job) steady(ctx context.Context) func(done, total int64) error {
+	meter, between := j.meter("bytes"), j.between(ctx)
+	return func(done, total int64) error {
+		meter.At(done, total)
+		return between()
+	}
 }
 
 // make lets the stage write its artefact into a temporary folder beside its place, syncs it, and says what is to be moved.
@@ -291,7 +343,7 @@ func (j *job) make(ctx context.Context, m mark) (pending, error) {
 	if err := j.fits(); err != nil {
 		return p, err
 	}
-	if err := works[j.stage](ctx, j); err != nil {
+	if err := j.work(ctx); err != nil {
 		return p, err
 	}
 	if j.backend != nil {

@@ -112,7 +112,7 @@ func makeQuantized(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	stats, err := model.Quantize(b, j.path(Base), j.temp, j.quantizeOptions(), j.meter("bytes").Until(ctx))
+	stats, err := model.Quantize(b, j.path(Base), j.temp, j.quantizeOptions(), j.steady(ctx))
 	if err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func makeLoRAQuantized(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	stats, err := model.MergeQuantize(b, j.path(Base), j.path(LoRA), j.temp, j.quantizeOptions(), j.w.Config.LoRA.Merge, j.meter("bytes").Until(ctx))
+	stats, err := model.MergeQuantize(b, j.path(Base), j.path(LoRA), j.temp, j.quantizeOptions(), j.w.Config.LoRA.Merge, j.steady(ctx))
 	if err != nil {
 		return err
 	}
