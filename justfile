@@ -3,9 +3,18 @@
 _list:
     @just --list --unsorted
 
-# build ./quartet
+# build ./quartet, with CUDA where nvcc is found
 build:
-    go build -o quartet .
+    scripts/build.sh
+
+# build ./quartet for the CPU alone
+build-cpu:
+    scripts/build.sh cpu
+
+# release programs in ./dist: without CUDA, and with kernels for all GPUs; both start on a machine without either
+dist:
+    scripts/build.sh cpu dist/quartet-linux-$(go env GOARCH)
+    QUARTET_GPUS="80 86 89 90a 100 120" scripts/build.sh cuda dist/quartet-linux-$(go env GOARCH)-cuda
 
 # run the whole pipeline on the embedded model, into ./quartet-demo
 demo: build
@@ -34,6 +43,14 @@ bench: build
 # the CPU kernels' speed
 bench-kernels:
     go test ./kernels/cpu -run '^$' -bench .
+
+# the CUDA backend's tests: conformance, transfers; needs a GPU
+test-gpu:
+    eval "$(kernels/cuda/build.sh)" && go test -tags cuda -count=1 ./kernels/cuda
+
+# everything that is claimed of the GPU, in one table: conformance, golden data, transformers, speeds; needs a GPU, torch for the ratios
+bench-gpu dir="/tmp/quartet-gpu":
+    scripts/gpu.sh build {{dir}} && scripts/gpu.sh check {{dir}} && scripts/gpu.sh speed {{dir}}
 
 # each parser's fuzz target for a while
 fuzz time="30s":

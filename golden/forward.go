@@ -17,6 +17,8 @@ const (
 	limit32    = 3e-5
 	limit16Max = 1.5e-2
 	limit16RMS = 2e-3
+	// limitRounding is for how much farther 16-bit activations may lead from the reference's fp32 logits than its own fp16 does.
+	limitRounding = 1.2
 )
 
 func load(b kernels.Backend, dir ...string) (*model.Model, error) {
@@ -98,6 +100,9 @@ func forward(b kernels.Backend, dir string) ([]Check, error) {
 	checks = append(checks, Measure("phi/forward/logits", d/largest, limit32))
 	if half, err := ref.floats("logits_fp16"); err == nil {
 		checks = append(checks, fp16Logits("phi/forward/logits_fp16", logits, half)...)
+		if b.Activations() != kernels.F32 {
+			checks = append(checks, Measure("phi/forward/rounding", rms(logits, want)/rms(half, want), limitRounding))
+		}
 	}
 
 	losses, err := p.Losses(batch)

@@ -30,9 +30,9 @@ func fit(c Check, b kernels.Backend) (fitted Check, made bool) {
 	if b.Name() == "cpu" || c.Error < 0 {
 		return c, true
 	}
-	c.Limit *= 3
-	if b.Activations() != kernels.F32 {
-		c.Limit /= 3
+	if b.Activations() == kernels.F32 {
+		c.Limit *= 3
+	} else {
 		for _, h := range halfLimits {
 			if same, _ := path.Match(h.pattern, c.Check); same {
 				c.Limit = h.limit
