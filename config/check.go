@@ -23,6 +23,7 @@ func (c *Config) check(workspace string, report func(allowed string, keys ...str
 	c.checkTraining(r)
 	c.checkEvaluation(r)
 	r.count("history.keep", c.History.Keep, 0, 10_000)
+	r.count("worker.idle_minutes", c.Worker.IdleMinutes, 0, 1_000_000)
 	r.oneOf("workbench.theme", c.Workbench.Theme, "auto", "dark", "light")
 	r.oneOf("workbench.notify", c.Workbench.Notify, "bell", "osc9", "off")
 }

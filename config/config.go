@@ -23,6 +23,7 @@ type Config struct {
 	Training     Training     `toml:"training"`
 	Evaluation   Evaluation   `toml:"evaluation"`
 	History      History      `toml:"history"`
+	Worker       Worker       `toml:"worker"`
 	Workbench    Workbench    `toml:"workbench"`
 	// Keys gives actions of the workbench other keys, by the action's name. The workbench knows the names.
 	Keys map[string][]string `toml:"keys"`
@@ -125,6 +126,11 @@ type History struct {
 	Keep int `toml:"keep"` // runs per stage, 0 for none
 }
 
+// Worker is how long the process lives that does the work.
+type Worker struct {
+	IdleMinutes int `toml:"idle_minutes"` // with nothing to do and nobody looking on, 0 for no end
+}
+
 // Workbench is how the workbench looks and calls.
 type Workbench struct {
 	Theme  string `toml:"theme"`  // "auto", "dark" or "light"
@@ -194,6 +200,7 @@ func Default() *Config {
 			Batch:             8,
 		},
 		History:   History{Keep: 20},
+		Worker:    Worker{IdleMinutes: 60},
 		Workbench: Workbench{Theme: "auto", Notify: "bell"},
 	}
 }

@@ -36,7 +36,7 @@ allowed: in [training]: num_epochs, batch_size, learning_rate, gradient_accumula
 config.toml:1:1: there is no key learning_rate; did you mean learning_rate in [training]?
     1 | learning_rate = 1e-4
       | ^^^^^^^^^^^^^
-allowed: seed, device, [model], [paths], [quantization], [lora], [dataset], [prompt], [training], [evaluation], [history], [workbench], [keys]`},
+allowed: seed, device, [model], [paths], [quantization], [lora], [dataset], [prompt], [training], [evaluation], [history], [worker], [workbench], [keys]`},
 		{"[lora]\nlora_alpha = 16", `
 config.toml:2:1: there is no key lora.lora_alpha; did you mean alpha?
     2 | lora_alpha = 16
@@ -66,7 +66,7 @@ allowed: in [lora]: r, alpha, dropout, target_modules, base, merge`},
 config.toml:1:2: there is no key loar; did you mean lora?
     1 | [loar]
       |  ^^^^
-allowed: seed, device, [model], [paths], [quantization], [lora], [dataset], [prompt], [training], [evaluation], [history], [workbench], [keys]`},
+allowed: seed, device, [model], [paths], [quantization], [lora], [dataset], [prompt], [training], [evaluation], [history], [worker], [workbench], [keys]`},
 		{`training.lora.r = 8`, `
 config.toml:1:10: there is no key training.lora; did you mean lora in [paths]?
     1 | training.lora.r = 8
@@ -76,17 +76,17 @@ allowed: in [training]: num_epochs, batch_size, learning_rate, gradient_accumula
 config.toml:1:1: there is no key x
     1 | x = 1979-05-27 07:32:00 # d
       | ^
-allowed: seed, device, [model], [paths], [quantization], [lora], [dataset], [prompt], [training], [evaluation], [history], [workbench], [keys]`},
+allowed: seed, device, [model], [paths], [quantization], [lora], [dataset], [prompt], [training], [evaluation], [history], [worker], [workbench], [keys]`},
 		{`"le arn" = 1`, `
 config.toml:1:1: there is no key "le arn"
     1 | "le arn" = 1
       | ^^^^^^^^
-allowed: seed, device, [model], [paths], [quantization], [lora], [dataset], [prompt], [training], [evaluation], [history], [workbench], [keys]`},
+allowed: seed, device, [model], [paths], [quantization], [lora], [dataset], [prompt], [training], [evaluation], [history], [worker], [workbench], [keys]`},
 		{`"" = 1`, `
 config.toml:1:1: there is no key ""
     1 | "" = 1
       | ^^
-allowed: seed, device, [model], [paths], [quantization], [lora], [dataset], [prompt], [training], [evaluation], [history], [workbench], [keys]`},
+allowed: seed, device, [model], [paths], [quantization], [lora], [dataset], [prompt], [training], [evaluation], [history], [worker], [workbench], [keys]`},
 		{`lora = { r = 8, aplha = 1 }`, `
 config.toml:1:17: there is no key lora.aplha; did you mean alpha?
     1 | lora = { r = 8, aplha = 1 }

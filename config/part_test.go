@@ -91,7 +91,7 @@ func TestEveryKeyHasItsStages(t *testing.T) {
 	want := []string{
 		"device", "paths.base", "paths.quantized", "paths.lora", "paths.lora_quantized", "paths.results", "dataset.padding",
 		"training.save_strategy", "training.save_steps", "training.gradient_checkpointing", "history.keep",
-		"workbench.theme", "workbench.ascii", "workbench.mouse", "workbench.notify",
+		"worker.idle_minutes", "workbench.theme", "workbench.ascii", "workbench.mouse", "workbench.notify",
 	}
 	if !reflect.DeepEqual(without, want) {
 		t.Errorf("the keys that no stage depends on are\n%q, want\n%q", without, want)
