@@ -8,6 +8,7 @@ import (
 
 	"quartet/kernels"
 	"quartet/kernels/cpu"
+	"quartet/kernels/cuda"
 )
 
 // OpenBackend makes the backend for a device of the configuration: "auto", "cpu" or "cuda". The note is not empty where
@@ -68,4 +69,15 @@ func gpuActivations(name string) (kernels.DType, error) {
 		return kernels.F16, nil
 	}
 	return 0, fmt.Errorf("QUARTET_CUDA is %q; the activations of a GPU are float16, bfloat16 or float32", name)
+}
+
+// expected is what OpenBackend would open for a device, without opening it.
+func expected(device string) (name string, act kernels.DType) {
+	if device != "cpu" {
+		act, err := gpuActivations(os.Getenv("QUARTET_CUDA"))
+		if _, missing := cuda.Devices(); err == nil && missing == nil {
+			return "cuda", act
+		}
+	}
+	return "cpu", kernels.F32
 }

@@ -86,9 +86,6 @@ type sizes struct {
 	answerTokens         float64
 }
 
-// activation is the bytes of one activation on the CPU.
-const activation = 4
-
 func (w *Workspace) sizes(mc model.Config) sizes {
 	c := w.Config
 	s := sizes{parameters: mc.Parameters()}
@@ -124,38 +121,29 @@ func (w *Workspace) sizes(mc model.Config) sizes {
 	s.heldOut, s.heldOutTokens = c.Dataset.HeldOut, float64(c.Dataset.HeldOut)*rowTokens
 	s.answerTokens = float64(c.Dataset.HeldOut+len(c.Evaluation.TestPrompts)) * float64(c.Evaluation.MaxNewTokens)
 
+	device, act := expected(c.Device)
 	group := min(maxPacked, c.Training.BatchSize*c.Training.GradientAccumulationSteps*c.Dataset.MaxLength)
-	weights := s.base
+	again := recompute(device, c.Training.GradientCheckpointing)
+	s.training = s.base
 	if c.LoRA.Base == "nf4" {
-		weights = s.nf4
+		s.training = s.nf4
+		if device == "cuda" {
+			s.training += int64(act.Bytes(int(s.largest))) // the matrix that is dequantised at the moment
+		}
 	}
 	moments := int64(8)
 	if c.Training.Optim == "paged_adamw_8bit" {
 		moments = 2
 	}
-	s.training = weights + s.adapter*(4+4+moments) + passBytes(mc, int64(group), true, c.Training.GradientCheckpointing)
-	keys := int64(mc.KVHeads * mc.HeadDim())
-	longest := int64(min(c.Dataset.MaxLength+c.Evaluation.MaxNewTokens, mc.MaxPositions))
-	cache := int64(c.Evaluation.Batch) * longest * int64(mc.Layers) * 2 * keys * activation
-	s.evaluation = s.base + 2*s.nf4 + 4*s.adapter + cache + passBytes(mc, int64(c.Evaluation.Batch)*longest, false, false)
-	return s
-}
-
-// passBytes is the memory of running tokens through the model at once: what model.Pass reserves.
-func passBytes(mc model.Config, tokens int64, training, checkpointing bool) int64 {
-	hidden, inner, vocabulary := int64(mc.Hidden), int64(mc.Intermediate), int64(mc.VocabSize)
-	queries, keys := int64(mc.Heads*mc.HeadDim()), int64(mc.KVHeads*mc.HeadDim())
-	layer := 2*queries + 2*keys + inner + int64(mc.Heads) + 2
-	working := 3*hidden + 2*inner
-	n := hidden + layer + working
-	if training {
-		n = int64(mc.Layers+1)*hidden + layer + 2*working + queries + 2*keys + inner
-		if !checkpointing {
-			n += int64(mc.Layers-1) * layer
-		}
+	if pass, err := mc.TrainingBytes(model.AdapterConfig{R: c.LoRA.R, Targets: c.LoRA.TargetModules}, group, again, act); err == nil {
+		s.training += s.adapter*moments + pass
 	}
-	logits := min(tokens*vocabulary*activation, 64<<20)
-	return tokens*n*activation + logits
+	longest := min(c.Dataset.MaxLength+c.Evaluation.MaxNewTokens, mc.MaxPositions)
+	s.evaluation = s.base + 2*s.nf4 + 4*s.adapter
+	if cache, err := mc.CacheBytes(c.Evaluation.Batch, longest, act); err == nil {
+		s.evaluation += cache
+	}
+	return s
 }
 
 // rowTokens is about how many tokens a row of the dataset has after the template and truncation, and how many rows
