@@ -28,6 +28,7 @@ type conversion struct {
 	ck       *safetensors.Checkpoint
 	linears  map[string]place // of the weights' names
 	adapter  *Adapter         // merged into the weights; nil for none
+	kept     []kernels.Tensor // NF4 matrices that wait on a device to be written
 	progress Progress
 	done     int64
 	total    int64 // bytes of the source to be read, as often as they are
@@ -78,6 +79,9 @@ func openConversion(b kernels.Backend, src, dst string, progress Progress) (*con
 }
 
 func (c *conversion) close() {
+	for _, q := range c.kept {
+		freeNF4(c.b, q)
+	}
 	c.ck.Close()
 	c.adapter.Free()
 }

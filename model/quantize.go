@@ -98,7 +98,8 @@ func (c *conversion) quantize(o QuantizeOptions, into string, visit func(at plac
 	return s, c.finish(config)
 }
 
-// quantizeLinear is one linear's tensors in the 4-bit folder, and the squares of the error and of the weights.
+// quantizeLinear is one linear's tensors in the 4-bit folder, and the squares of the error and of the weights. The codes stay
+// in a GPU's memory until they are written; in the host's, where the base may fill the memory, they are made again.
 func (c *conversion) quantizeLinear(at place, o QuantizeOptions, into string) ([]safetensors.Entry, [2]float64, error) {
 	var sums [2]float64
 	w, q, err := c.targetNF4(at, o, into)
@@ -106,20 +107,29 @@ func (c *conversion) quantizeLinear(at place, o QuantizeOptions, into string) ([
 		return nil, sums, err
 	}
 	defer c.b.Free(w)
-	defer freeNF4(c.b, q)
+	keep := c.b.Name() == "cuda"
+	if keep {
+		c.kept = append(c.kept, q)
+	} else {
+		defer freeNF4(c.b, q)
+	}
 	if sums, err = c.squares(q, w); err != nil {
 		return nil, sums, fmt.Errorf("tensor %s: %w", at.weight(), err)
 	}
 	entries := quantEntries(c.b, at.weight(), q, func() ([]byte, error) {
-		w, q, err := c.targetNF4(at, o, into)
-		if err != nil {
-			return nil, err
+		made := q
+		if !keep {
+			w, again, err := c.targetNF4(at, o, into)
+			if err != nil {
+				return nil, err
+			}
+			defer c.b.Free(w)
+			defer freeNF4(c.b, again)
+			made = again
 		}
-		defer c.b.Free(w)
-		defer freeNF4(c.b, q)
-		q.Quant = nil
-		codes := make([]byte, q.Bytes())
-		c.b.Download(codes, q)
+		made.Quant = nil
+		codes := make([]byte, made.Bytes())
+		c.b.Download(codes, made)
 		return codes, errors.Join(c.b.Sync(), c.advance(at.weight()))
 	})
 	return entries, sums, c.b.Sync()
