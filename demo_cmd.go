@@ -12,8 +12,7 @@ import (
 // runDemo is `quartet demo [DIR]`: it makes a workspace of the embedded model where there is none and runs what is stale.
 func runDemo(ctx context.Context, args []string, std streams) error {
 	f := flags("demo", "[DIR]", std)
-	asJSON := f.Bool("json", false, "print one event a line, as JSON")
-	force := f.Bool("force", false, "run every stage again")
+	r := runFlags(f)
 	rest, err := parse(f, args)
 	if err != nil {
 		return err
@@ -29,8 +28,9 @@ func runDemo(ctx context.Context, args []string, std streams) error {
 	if err := demo.WriteWorkspace(dir); err != nil {
 		return err
 	}
-	if !*asJSON {
+	if !r.asJSON {
 		fmt.Fprintf(std.out, "The demo's workspace is %s; its settings are in %[1]s/config.toml.\n", visible.Line(dir))
 	}
-	return work(ctx, dir, nil, *force, *asJSON, std)
+	r.dir = dir
+	return r.work(ctx, std)
 }

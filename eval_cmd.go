@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	"quartet/console"
+	"quartet/eval"
 	"quartet/pipeline"
 )
 
@@ -13,6 +15,7 @@ func runEval(ctx context.Context, args []string, std streams) error {
 	f := flags("eval", "[VARIANT…]", std)
 	dir := workspaceFlag(f)
 	asJSON := f.Bool("json", false, "print the results as JSON, as in results.json")
+	foreground := f.Bool("foreground", false, foregroundHelp)
 	names, err := parse(f, args)
 	if err != nil {
 		return err
@@ -21,7 +24,20 @@ func runEval(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
-	results, err := pipeline.Measure(ctx, w, pipeline.Options{}, names, console.New(std.err, console.ModeFor(std.err, false), console.Color(std.err)))
+	c, err := findWorker(ctx, *dir, *foreground, false)
+	if err != nil {
+		return err
+	}
+	show := console.New(std.err, console.ModeFor(std.err, false), console.Color(std.err))
+	var results *eval.Results
+	if c == nil {
+		results, err = pipeline.Measure(ctx, w, pipeline.Options{}, names, show)
+	} else {
+		var text json.RawMessage
+		if text, err = c.Measure(ctx, names, show); err == nil {
+			err = json.Unmarshal(text, &results)
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -33,10 +33,15 @@ func commands() []command {
 	return []command{
 		{"demo", "[DIR]", "the whole pipeline on the embedded model, in ./quartet-demo unless DIR is given", runDemo},
 		{"plan", "[STAGE…]", "what would run and why, with predicted memory, disk and time", runPlan},
-		{"run", "[STAGE…]", "run what is stale: base, quantize, lora, lora_quantize, evaluate", runPipeline},
-		{"status", "", "the state of each stage", runStatus},
+		{"run", "[STAGE…]", "run what is stale: base, quantize, lora, lora_quantize, evaluate; goes on when the terminal closes", runPipeline},
+		{"attach", "", "follow what the worker does, line by line", runAttach},
+		{"status", "", "the state of each stage, and of the worker", runStatus},
+		{"stop", "", "end the worker; a training keeps its checkpoint", runStop},
+		{"logs", "", "what the worker has logged", runLogs},
+		{"worker", "", "be the worker of a workspace; other commands start it by themselves", runWorker},
 		{"eval", "[VARIANT…]", "measure the variants as they are and print their table; writes nothing", runEval},
 		{"compare", "\"PROMPT\"…", "answer with the four variants side by side", runCompare},
+		{"workbench", "", "the terminal's workbench: stages, loss, chat, results, log; also `quartet` alone", runWorkbench},
 		{"replay", "JOURNAL", "the workbench on a recorded run; --speed plays it faster", runReplay},
 		{"report", "", "write report.md and report.html anew from results.json; --history compares former runs", runReport},
 		{"download", "REPO", "bring a model of the Hugging Face Hub, or a dataset, into the cache; again goes on where it stopped", runDownload},
@@ -54,13 +59,36 @@ type errUsage struct{ error }
 var errReported = errors.New("already reported")
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	os.Exit(run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
+	os.Exit(run(untilSignal(), os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
+}
+
+// stopSignal is the cause of a context that a signal ended.
+type stopSignal struct{ os.Signal }
+
+// Error names the signal.
+func (s stopSignal) Error() string { return s.String() }
+
+// untilSignal is a context that ends with the first signal that asks the program to end. A second one ends the program at once.
+func untilSignal() context.Context {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as under nohup
+		signals = append(signals, syscall.SIGHUP)
+	}
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, signals...)
+	go func() {
+		cancel(stopSignal{<-caught})
+		signal.Reset(signals...)
+	}()
+	return ctx
 }
 
 // run executes a command line and returns the exit status: 0, 1 for a failure, 2 for wrong use, 130 when interrupted.
 func run(ctx context.Context, args []string, std streams) int {
+	if len(args) == 0 && onTerminal(std) {
+		args = []string{"workbench"}
+	}
 	if len(args) == 0 || slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0]) {
 		help(std.out)
 		return 0
@@ -78,6 +106,9 @@ func run(ctx context.Context, args []string, std streams) int {
 		return 0
 	case errors.Is(err, errReported):
 		return 1
+	case errors.As(err, new(errLeft)):
+		fmt.Fprintf(std.err, "quartet %s: %s\n", all[at].name, visible.Text(err.Error()))
+		return 130
 	case errors.As(err, &usage):
 		fmt.Fprintf(std.err, "quartet %s: %s\n", all[at].name, visible.Text(err.Error()))
 		return 2
@@ -94,7 +125,9 @@ func help(w io.Writer) {
 	for _, c := range commands() {
 		fmt.Fprintf(w, "  quartet %-24s %s\n", strings.TrimSpace(c.name+" "+c.arguments), c.summary)
 	}
-	fmt.Fprint(w, "\n`quartet COMMAND -h` lists a command's flags. The settings are in config.toml of the workspace, the current folder unless\n-C names another.\n")
+	fmt.Fprint(w, "\n`quartet COMMAND -h` lists a command's flags. The settings are in config.toml of the workspace, the current folder unless\n"+
+		"-C names another. On a terminal run, demo, compare and eval let the workspace's worker do the work, which lives on when the terminal\n"+
+		"closes: Ctrl-C cancels (training keeps a checkpoint), a second one only leaves. --foreground, and CI, work without it.\n")
 }
 
 // flags is a command's flag set, with usage that names its arguments.
@@ -124,6 +157,15 @@ func parse(f *flag.FlagSet, args []string) ([]string, error) {
 		}
 		rest, args = append(rest, args[0]), args[1:]
 	}
+}
+
+// noArguments reads the flags of a command that takes nothing else.
+func noArguments(f *flag.FlagSet, args []string) error {
+	rest, err := parse(f, args)
+	if err == nil && len(rest) > 0 {
+		err = errUsage{fmt.Errorf("%s takes no arguments; -C names the workspace", f.Name())}
+	}
+	return err
 }
 
 // errReportedUsage marks an error of the flag package, which has printed it with the usage.

@@ -7,25 +7,29 @@ import (
 
 	"quartet/pipeline"
 	"quartet/visible"
+	"quartet/worker/client"
 )
 
 // runReport is `quartet report`: it writes the reports of the last evaluation anew.
-func runReport(_ context.Context, args []string, std streams) error {
+func runReport(ctx context.Context, args []string, std streams) error {
 	f := flags("report", "", std)
 	dir := workspaceFlag(f)
 	history := f.Bool("history", false, "compare with the former runs in .quartet/history: loss curves, settings that differ, figures")
-	rest, err := parse(f, args)
-	if err != nil {
+	if err := noArguments(f, args); err != nil {
 		return err
-	}
-	if len(rest) > 0 {
-		return errUsage{errors.New("report takes no arguments; -C names the workspace")}
 	}
 	w, err := pipeline.Open(*dir)
 	if err != nil {
 		return err
 	}
-	written, err := pipeline.Report(w, *history)
+	var written []string
+	c, err := client.Dial(*dir)
+	switch {
+	case errors.Is(err, client.ErrNone):
+		written, err = pipeline.Report(w, nil, *history)
+	case err == nil: // it holds the workspace
+		written, err = c.Report(ctx, *history)
+	}
 	for _, path := range written {
 		fmt.Fprintln(std.out, visible.Line(path))
 	}

@@ -14,6 +14,7 @@ import (
 	"quartet/event"
 	"quartet/hub"
 	"quartet/pipeline"
+	"quartet/worker/client"
 )
 
 // workspaceFlag adds -C, the folder that holds config.toml.
@@ -34,9 +35,8 @@ func checkStages(names []string) error {
 // runPipeline is `quartet run [STAGE…]`.
 func runPipeline(ctx context.Context, args []string, std streams) error {
 	f := flags("run", "[STAGE…]", std)
+	r := runFlags(f)
 	dir := workspaceFlag(f)
-	asJSON := f.Bool("json", false, "print one event a line, as JSON")
-	force := f.Bool("force", false, "run the stages even if they are fresh")
 	stages, err := parse(f, args)
 	if err != nil {
 		return err
@@ -44,23 +44,59 @@ func runPipeline(ctx context.Context, args []string, std streams) error {
 	if err := checkStages(stages); err != nil {
 		return err
 	}
-	return work(ctx, *dir, stages, *force, *asJSON, std)
+	r.dir, r.stages = *dir, stages
+	return r.work(ctx, std)
 }
 
-// work runs a workspace's stages in the foreground and shows them.
-func work(ctx context.Context, dir string, stages []string, force, asJSON bool, std streams) error {
-	w, err := pipeline.Open(dir)
+// order is a run that was asked for.
+type order struct {
+	dir                               string
+	stages                            []string
+	force, asJSON, foreground, detach bool
+}
+
+// runFlags adds the flags of a run.
+func runFlags(f *flag.FlagSet) *order {
+	r := &order{}
+	f.BoolVar(&r.asJSON, "json", false, "print one event a line, as JSON")
+	f.BoolVar(&r.force, "force", false, "run the stages even if they are fresh")
+	f.BoolVar(&r.detach, "detach", false, "let the worker begin, and return at once; quartet attach follows it")
+	f.BoolVar(&r.foreground, "foreground", false, foregroundHelp)
+	return r
+}
+
+// work runs a workspace's stages and shows them: by the worker, or in this process.
+func (r *order) work(ctx context.Context, std streams) error {
+	w, err := pipeline.Open(r.dir)
 	if err != nil {
 		return err
 	}
-	mode := console.ModeFor(std.out, asJSON)
-	failed, results := false, len(stages) > 0 && !slices.Contains(stages, pipeline.Evaluate)
+	if r.detach && r.foreground {
+		return errUsage{errors.New("--detach leaves the run to the worker, which --foreground does without")}
+	}
+	c, err := findWorker(ctx, r.dir, r.foreground, r.detach)
+	if err != nil {
+		return err
+	}
+	mode := console.ModeFor(std.out, r.asJSON)
+	failed, results := false, len(r.stages) > 0 && !slices.Contains(r.stages, pipeline.Evaluate)
 	show := console.New(std.out, mode, console.Color(std.out))
-	options := pipeline.Options{Stages: stages, Force: force, Source: hub.New(hub.Environment(os.Getenv))}
-	err = pipeline.Run(ctx, w, options, func(e event.Event) {
+	sink := func(e event.Event) {
 		failed, results = failed || e.Kind == event.StageFailed, results || e.Kind == event.Results
 		show(e)
-	})
+	}
+	switch {
+	case c == nil:
+		err = pipeline.Run(ctx, w, pipeline.Options{Stages: r.stages, Force: r.force, Source: source()}, sink)
+	case r.detach:
+		if err := c.Run(ctx, client.RunRequest{Stages: r.stages, Force: r.force}); err != nil {
+			return err
+		}
+		fmt.Fprintln(std.out, "the worker has begun; `quartet attach` follows it, `quartet stop` ends it")
+		return nil
+	default:
+		err = r.attached(ctx, c, sink, std)
+	}
 	if err != nil && failed && ctx.Err() == nil {
 		return fmt.Errorf("%w: %w", errReported, err) // the stage's line has said it
 	}
@@ -74,30 +110,17 @@ func work(ctx context.Context, dir string, stages []string, force, asJSON bool, 
 	return err
 }
 
-// runPlan is `quartet plan`.
+// source brings models and datasets of the hub.
+func source() pipeline.Source { return hub.New(hub.Environment(os.Getenv)) }
+
+// runPlan is `quartet plan [STAGE…]`.
 func runPlan(_ context.Context, args []string, std streams) error {
-	return showStages("plan", args, std, func(w *pipeline.Workspace, stages []string) ([]event.PlanPart, error) {
-		return pipeline.Predict(w, pipeline.Options{Stages: stages})
-	})
-}
-
-// runStatus is `quartet status`.
-func runStatus(_ context.Context, args []string, std streams) error {
-	return showStages("status", args, std, func(w *pipeline.Workspace, _ []string) ([]event.PlanPart, error) {
-		return pipeline.Status(w)
-	})
-}
-
-func showStages(name string, args []string, std streams, read func(*pipeline.Workspace, []string) ([]event.PlanPart, error)) error {
-	f := flags(name, "", std)
+	f := flags("plan", "[STAGE…]", std)
 	dir := workspaceFlag(f)
 	asJSON := f.Bool("json", false, "print a list of stages, as JSON")
 	stages, err := parse(f, args)
 	if err != nil {
 		return err
-	}
-	if name == "status" && len(stages) > 0 {
-		return errUsage{errors.New("status takes no arguments")}
 	}
 	if err := checkStages(stages); err != nil {
 		return err
@@ -106,7 +129,7 @@ func showStages(name string, args []string, std streams, read func(*pipeline.Wor
 	if err != nil {
 		return err
 	}
-	parts, err := read(w, stages)
+	parts, err := pipeline.Predict(w, pipeline.Options{Stages: stages})
 	if err != nil {
 		return err
 	}
@@ -114,5 +137,41 @@ func showStages(name string, args []string, std streams, read func(*pipeline.Wor
 		return printJSON(std.out, parts)
 	}
 	fmt.Fprint(std.out, console.PlanText(parts))
+	return nil
+}
+
+// runStatus is `quartet status`.
+func runStatus(ctx context.Context, args []string, std streams) error {
+	f := flags("status", "", std)
+	dir := workspaceFlag(f)
+	asJSON := f.Bool("json", false, "print {stages, worker} as JSON; worker is null where none runs")
+	if err := noArguments(f, args); err != nil {
+		return err
+	}
+	w, err := pipeline.Open(*dir)
+	if err != nil {
+		return err
+	}
+	parts, err := pipeline.Status(w)
+	if err != nil {
+		return err
+	}
+	var info *client.Info
+	c, err := client.Dial(*dir)
+	if err == nil || errors.As(err, new(client.Mismatch)) {
+		info, err = c.Info(ctx)
+	}
+	if err != nil && !errors.Is(err, client.ErrNone) {
+		return err
+	}
+	if *asJSON {
+		return printJSON(std.out, map[string]any{"stages": parts, "worker": info})
+	}
+	fmt.Fprint(std.out, console.PlanText(parts))
+	if info == nil {
+		fmt.Fprintln(std.out, "no worker runs in this workspace")
+		return nil
+	}
+	fmt.Fprintln(std.out, who(*info))
 	return nil
 }

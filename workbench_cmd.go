@@ -2,13 +2,57 @@ package main
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
+	"quartet/demo"
 	"quartet/tui"
 	"quartet/visible"
+	"quartet/worker/client"
 )
+
+// settings is the commented config.toml that a new workspace begins with.
+//
+//go:embed config.toml
+var settings []byte
+
+// runWorkbench is `quartet workbench`, and `quartet` alone on a terminal.
+func runWorkbench(ctx context.Context, args []string, std streams) error {
+	f := flags("workbench", "", std)
+	folder := workspaceFlag(f)
+	if err := noArguments(f, args); err != nil {
+		return err
+	}
+	if !onTerminal(std) {
+		return errors.New("the workbench needs a terminal; `quartet run` and `quartet attach` write lines")
+	}
+	dir, err := filepath.Abs(*folder)
+	if err != nil {
+		return err
+	}
+	return tui.Run(ctx, tui.Options{
+		Dir: dir,
+		Open: func(ctx context.Context, dir string) (tui.Worker, error) {
+			c, _, err := client.Open(ctx, dir)
+			if err != nil {
+				return nil, err
+			}
+			return c, nil
+		},
+		MakeDemo: demo.WriteWorkspace,
+		WriteConfig: func(dir string) error {
+			f, err := os.OpenFile(filepath.Join(dir, "config.toml"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+			if err != nil {
+				return err
+			}
+			_, err = f.Write(settings)
+			return errors.Join(err, f.Close())
+		},
+	})
+}
 
 // runReplay is `quartet replay JOURNAL`.
 func runReplay(ctx context.Context, args []string, std streams) error {

@@ -34,6 +34,9 @@ func (l Locked) Error() string {
 	if l.Holder.PID == 0 {
 		return "lock workspace: another process works here; wait for it"
 	}
+	if l.Holder.Run == "" {
+		return fmt.Sprintf("lock workspace: a worker holds it, %s; `quartet stop` ends it", l.Holder)
+	}
 	return fmt.Sprintf("lock workspace: %s works here; wait for it or stop it", l.Holder)
 }
 

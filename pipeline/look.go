@@ -185,7 +185,8 @@ func (w *Workspace) remember(d *digester) {
 	}
 }
 
-func checkStages(asked []string) error {
+// CheckStages is an error that names the first of the asked stages that does not exist, nil where all do.
+func CheckStages(asked []string) error {
 	for _, stage := range asked {
 		if !slices.Contains(Stages, stage) {
 			return fmt.Errorf("there is no stage %q; allowed: base, quantize, lora, lora_quantize, evaluate", stage)

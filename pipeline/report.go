@@ -16,20 +16,21 @@ import (
 var variantNames = map[string]string{Base: eval.Base, Quantize: "quantized", LoRA: "lora", LoRAQuantize: "lora_quantized"}
 
 // Report writes the reports of the workspace's results anew, from what lies on disk. With history the page compares the
-// results with those of former runs. It returns the paths of what it wrote. A workspace in which another process works
-// is a Locked error.
-func Report(w *Workspace, history bool) (written []string, err error) {
+// results with those of former runs. It returns the paths of what it wrote. lock is the workspace's, which the caller holds; nil to
+// take it, and then a workspace in which another process works is a Locked error.
+func Report(w *Workspace, lock *Lock, history bool) (written []string, err error) {
 	if !exists(w.ResultsFile()) {
 		return nil, fmt.Errorf("read %s: there are no results yet; `quartet run` makes them", w.ResultsFile())
 	}
 	if err := os.MkdirAll(w.state("stages"), 0o777); err != nil {
 		return nil, fmt.Errorf("open workspace %s: %w", w.Dir, obstacle(err))
 	}
-	lock, err := w.Lock()
-	if err != nil {
-		return nil, err
+	if lock == nil {
+		if lock, err = w.Lock(); err != nil {
+			return nil, err
+		}
+		defer lock.Release()
 	}
-	defer lock.Release()
 	d, err := openDigester(w.state("digests.json"))
 	if err != nil {
 		return nil, err

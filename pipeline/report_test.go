@@ -50,7 +50,7 @@ func TestReportIsTheSameAnew(t *testing.T) {
 	}
 	write(t, w.Path("results/report.html"), "of another version")
 	remove(t, w.Path("results/report.md"))
-	written, err := Report(w, false)
+	written, err := Report(w, nil, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func TestReportComparesFormerRuns(t *testing.T) {
 		w.Config.Training.LearningRate = rate
 		runAll(t, w, Options{})
 	}
-	if _, err := Report(w, true); err != nil {
+	if _, err := Report(w, nil, true); err != nil {
 		t.Fatal(err)
 	}
 	page := readPage(t, w)
@@ -79,26 +79,26 @@ func TestReportComparesFormerRuns(t *testing.T) {
 	}
 	equal(t, "after the report", runAll(t, w, Options{}), nil)
 	equal(t, "leftovers", leftovers(t, w), nil)
-	if _, err := Report(w, false); err != nil || strings.Contains(readPage(t, w), "training.learning_rate") {
+	if _, err := Report(w, nil, false); err != nil || strings.Contains(readPage(t, w), "training.learning_rate") {
 		t.Errorf("without history the page compares, %v", err)
 	}
 }
 
 func TestReportOfResultsOfUnknownOrigin(t *testing.T) {
 	w := reportingWorkspace(t)
-	if _, err := Report(w, true); err == nil || !strings.Contains(err.Error(), "there are no results yet") {
+	if _, err := Report(w, nil, true); err == nil || !strings.Contains(err.Error(), "there are no results yet") {
 		t.Errorf("without results: %v", err)
 	}
 	runAll(t, w, Options{})
 	remove(t, w.state())
-	if _, err := Report(w, true); err != nil {
+	if _, err := Report(w, nil, true); err != nil {
 		t.Fatal(err)
 	}
 	if page := readPage(t, w); strings.Contains(page, "evaluated") || strings.Contains(page, "Artefacts") {
 		t.Error("the page claims to know where the results are from")
 	}
 	write(t, w.ResultsFile(), "{")
-	if _, err := Report(w, false); err == nil || !strings.Contains(err.Error(), "not a results file") {
+	if _, err := Report(w, nil, false); err == nil || !strings.Contains(err.Error(), "not a results file") {
 		t.Errorf("broken results: %v", err)
 	}
 }
@@ -111,7 +111,7 @@ func TestReportLeavesARunningWorkspaceAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer lock.Release()
-	if _, err := Report(w, false); !errors.As(err, &Locked{}) {
+	if _, err := Report(w, nil, false); !errors.As(err, &Locked{}) {
 		t.Errorf("while another works: %v", err)
 	}
 }

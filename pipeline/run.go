@@ -41,7 +41,7 @@ type Options struct {
 // cancelled, training leaves a checkpoint that the next run goes on from, and the error wraps ctx's. A workspace in which
 // another process works is a Locked error.
 func Run(ctx context.Context, w *Workspace, o Options, sink event.Sink) (err error) {
-	if err := checkStages(o.Stages); err != nil {
+	if err := CheckStages(o.Stages); err != nil {
 		return err
 	}
 	if o.Source == nil {

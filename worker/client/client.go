@@ -123,24 +123,39 @@ func (c *Client) Chat(ctx context.Context, r ChatRequest, visit func(ChatEvent))
 	}, true)
 }
 
-// CancelChat ends all answers under way, of all clients.
-func (c *Client) CancelChat(ctx context.Context) error {
-	return c.ask(ctx, "POST", "/chat/cancel", nil, nil)
+// Measure evaluates variants as they lie there, all of them without names, and writes nothing. It returns the content of a
+// results.json; progress goes to visit. When ctx ends, so does the evaluation.
+func (c *Client) Measure(ctx context.Context, variants []string, visit func(event.Event)) (results json.RawMessage, err error) {
+	failed := ""
+	err = c.stream(ctx, "POST", "/measure", MeasureRequest{variants}, func(line []byte) error {
+		var e event.Event
+		if err := json.Unmarshal(line, &e); err != nil {
+			return fmt.Errorf("read the worker's progress: %w", err)
+		}
+		switch e.Kind {
+		case event.Results:
+			results = e.Results
+		case event.StageFailed:
+			failed = e.Text
+		default:
+			visit(e)
+		}
+		return nil
+	}, true)
+	switch {
+	case err != nil:
+		return nil, err
+	case failed != "":
+		return nil, errors.New(failed)
+	case results == nil:
+		return nil, ErrLost
+	}
+	return results, nil
 }
 
-// Config is the text of the workspace's config.toml.
-func (c *Client) Config(ctx context.Context) (text string, err error) {
-	return text, c.ask(ctx, "GET", "/config", nil, &text)
-}
-
-// SetConfig replaces config.toml. A text with a mistake is refused with the error that shows it, and nothing changes.
-func (c *Client) SetConfig(ctx context.Context, text string) error {
-	return c.ask(ctx, "PUT", "/config", text, nil)
-}
-
-// Report writes the reports anew from results.json, and returns their paths.
-func (c *Client) Report(ctx context.Context) (written []string, err error) {
-	return written, c.ask(ctx, "POST", "/report", nil, &written)
+// Report writes the reports anew from results.json, with history compared with former runs, and returns their paths.
+func (c *Client) Report(ctx context.Context, history bool) (written []string, err error) {
+	return written, c.ask(ctx, "POST", "/report", ReportRequest{history}, &written)
 }
 
 // Stop ends the worker and what it does, keeping a checkpoint, and returns when its process is gone.

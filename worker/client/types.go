@@ -48,6 +48,16 @@ type RunRequest struct {
 	Force  bool     `json:"force,omitempty"`
 }
 
+// MeasureRequest asks for an evaluation of variants, as `quartet eval` does.
+type MeasureRequest struct {
+	Variants []string `json:"variants,omitempty"` // none for all
+}
+
+// ReportRequest asks for the reports anew, as `quartet report` does.
+type ReportRequest struct {
+	History bool `json:"history,omitempty"`
+}
+
 // Sampling is how an answer is drawn; Temperature 0 always takes the likeliest token.
 type Sampling struct {
 	Temperature       float64 `json:"temperature"`

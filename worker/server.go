@@ -1,0 +1,315 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"quartet/event"
+	"quartet/pipeline"
+	"quartet/worker/client"
+)
+
+// routes are what clients can ask. Every answer is JSON; streams are one value a line.
+func (w *worker) routes() http.Handler {
+	m := http.NewServeMux()
+	m.HandleFunc("GET /info", ask(func(*http.Request) (any, error) { return w.info(), nil }))
+	m.HandleFunc("GET /snapshot", ask(func(*http.Request) (any, error) { return w.snapshot() }))
+	m.HandleFunc("GET /events", w.events)
+	m.HandleFunc("POST /plan", ask(func(q *http.Request) (any, error) {
+		var r client.RunRequest
+		workspace, err := w.open()
+		if err == nil {
+			err = read(q, &r)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return pipeline.Predict(workspace, pipeline.Options{Stages: r.Stages, Force: r.Force})
+	}))
+	m.HandleFunc("POST /run", ask(func(q *http.Request) (any, error) {
+		var r client.RunRequest
+		if err := read(q, &r); err != nil {
+			return nil, err
+		}
+		return nil, w.run(r)
+	}))
+	m.HandleFunc("POST /cancel", ask(func(*http.Request) (any, error) { w.cancelRun(); return nil, nil }))
+	m.HandleFunc("POST /chat", w.chat)
+	m.HandleFunc("POST /measure", w.measure)
+	m.HandleFunc("POST /report", ask(func(q *http.Request) (any, error) {
+		var r client.ReportRequest
+		workspace, err := w.open()
+		if err == nil {
+			err = read(q, &r)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return w.report(workspace, r.History)
+	}))
+	m.HandleFunc("POST /stop", ask(func(*http.Request) (any, error) { w.stop(); return nil, nil }))
+	return http.HandlerFunc(func(rw http.ResponseWriter, q *http.Request) {
+		w.touch()
+		m.ServeHTTP(rw, q)
+	})
+}
+
+// requestBytes bounds what a request may hold.
+const requestBytes = 1 << 20
+
+func read(q *http.Request, into any) error {
+	if err := json.NewDecoder(http.MaxBytesReader(nil, q.Body, requestBytes)).Decode(into); err != nil {
+		return fmt.Errorf("read the request: %w", err)
+	}
+	return nil
+}
+
+// ask answers with one value, or with why there is none.
+func ask(answer func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(rw http.ResponseWriter, q *http.Request) {
+		value, err := answer(q)
+		if err != nil {
+			refuse(rw, err)
+			return
+		}
+		rw.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(rw).Encode(value) // a client that is gone needs no answer
+	}
+}
+
+func refuse(rw http.ResponseWriter, err error) {
+	rw.Header().Set("Content-Type", "application/json")
+	rw.WriteHeader(http.StatusConflict)
+	json.NewEncoder(rw).Encode(client.Refusal{Error: err.Error()})
+}
+
+// events sends a client what happens, from after the event of a number on, until it goes or the worker ends. A client that
+// reads slowly misses progress that newer progress replaces.
+func (w *worker) events(rw http.ResponseWriter, q *http.Request) {
+	seq, err := strconv.ParseInt(q.URL.Query().Get("after"), 10, 64)
+	if err != nil {
+		refuse(rw, fmt.Errorf("read the request: after is no number"))
+		return
+	}
+	w.follow(1)
+	defer w.follow(-1)
+	flush := http.NewResponseController(rw)
+	encode := json.NewEncoder(rw)
+	rw.WriteHeader(http.StatusOK)
+	for {
+		events, wake, ended, err := w.feed.after(seq)
+		if err != nil {
+			return
+		}
+		for _, e := range events {
+			if encode.Encode(e) != nil {
+				return
+			}
+			seq = e.Seq
+		}
+		if flush.Flush() != nil {
+			return
+		}
+		if len(events) > 0 {
+			continue
+		}
+		if ended {
+			return
+		}
+		select {
+		case <-wake:
+		case <-q.Context().Done():
+			return
+		}
+	}
+}
+
+// follow counts the clients.
+func (w *worker) follow(n int) {
+	w.mu.Lock()
+	w.clients += n
+	w.active = time.Now()
+	w.mu.Unlock()
+}
+
+// chat streams the variants' answers to a prompt. When the client goes, they end.
+func (w *worker) chat(rw http.ResponseWriter, q *http.Request) {
+	var r client.ChatRequest
+	if err := read(q, &r); err != nil {
+		refuse(rw, err)
+		return
+	}
+	over, err := w.count(&w.chats)
+	if err != nil {
+		refuse(rw, err)
+		return
+	}
+	defer over()
+	ctx, cancel := w.bound(q.Context())
+	defer cancel()
+	s := newStream()
+	done := make(chan error, 1)
+	go func() {
+		done <- w.answer(ctx, r, s.add)
+		s.end()
+	}()
+	err = s.send(rw)
+	cancel()
+	s.end()
+	if failed := <-done; failed != nil && err == nil && !s.begun {
+		refuse(rw, failed)
+	}
+}
+
+// measure streams the progress of an evaluation, and last its results or why there are none.
+func (w *worker) measure(rw http.ResponseWriter, q *http.Request) {
+	var r client.MeasureRequest
+	workspace, err := w.open()
+	if err == nil {
+		err = read(q, &r)
+	}
+	var over func()
+	if err == nil {
+		over, err = w.count(&w.others)
+	}
+	if err != nil {
+		refuse(rw, err)
+		return
+	}
+	defer over()
+	ctx, cancel := w.bound(q.Context())
+	defer cancel()
+	open, leave := w.backend()
+	defer leave()
+	flush, encode := http.NewResponseController(rw), json.NewEncoder(rw)
+	tell := func(e event.Event) {
+		if encode.Encode(e) != nil || flush.Flush() != nil {
+			cancel()
+		}
+	}
+	results, err := pipeline.Measure(ctx, workspace, pipeline.Options{Turn: &w.device.turn, Backend: open}, r.Variants, tell)
+	last := event.Event{Time: time.Now(), Kind: event.Results, Stage: pipeline.Evaluate}
+	if err == nil {
+		last.Results, err = json.Marshal(results)
+	}
+	if err != nil {
+		last.Kind, last.Text = event.StageFailed, err.Error()
+	}
+	tell(last)
+}
+
+// bound is a request's context that also ends with the worker.
+func (w *worker) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(w.ctx, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+// count counts something under way until over is called.
+func (w *worker) count(n *int) (over func(), err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ctx.Err() != nil {
+		return nil, errEnding
+	}
+	*n++
+	w.runs.Add(1)
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		*n--
+		w.active = time.Now()
+		w.runs.Done()
+	}, nil
+}
+
+// report writes the reports anew, while no run does.
+func (w *worker) report(workspace *pipeline.Workspace, history bool) ([]string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cancel != nil {
+		return nil, errBusy
+	}
+	return pipeline.Report(workspace, w.lock, history)
+}
+
+// stream is the answers on their way to one client. What it has not read yet is joined, so that it holds no more than the
+// answers' text however slowly it reads, and the answers don't wait for it.
+type stream struct {
+	mu      sync.Mutex
+	waiting []client.ChatEvent
+	wake    chan struct{} // holds one token while there may be something to send
+	ended   bool
+	begun   bool // something was sent
+}
+
+func newStream() *stream { return &stream{wake: make(chan struct{}, 1)} }
+
+// add takes a piece of an answer.
+func (s *stream) add(e client.ChatEvent) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := len(s.waiting) - 1; i >= 0; i-- {
+		last := &s.waiting[i]
+		if last.Variant != e.Variant {
+			continue
+		}
+		if last.State == e.State {
+			last.Text += e.Text
+			if e.Timing != nil {
+				last.Timing = e.Timing
+			}
+			e.Variant = ""
+		}
+		break
+	}
+	if e.Variant != "" {
+		s.waiting = append(s.waiting, e)
+	}
+	s.signal()
+}
+
+func (s *stream) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	s.signal()
+}
+
+func (s *stream) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// send writes what is added, until the end or the client's.
+func (s *stream) send(rw http.ResponseWriter) error {
+	flush, encode := http.NewResponseController(rw), json.NewEncoder(rw)
+	for range s.wake {
+		s.mu.Lock()
+		events, ended := s.waiting, s.ended
+		s.waiting = nil
+		s.mu.Unlock()
+		for _, e := range events {
+			s.begun = true
+			if err := encode.Encode(e); err != nil {
+				return err
+			}
+		}
+		if s.begun {
+			if err := flush.Flush(); err != nil {
+				return err
+			}
+		}
+		if ended {
+			return nil
+		}
+	}
+	return nil
+}
