@@ -47,6 +47,6 @@ if [ ! -e build/libcuda.a ] || [ -n "$(find libcuda -newer build/libcuda.a)" ]; 
 fi
 cat <<END
 export CGO_ENABLED=1
-export CGO_CFLAGS="-O2 -I$PWD/include -I$include"
+export CGO_CFLAGS="-O2 -I$PWD/include -idirafter $include"
 export CGO_LDFLAGS="-L$PWD/build"
 END

@@ -81,7 +81,7 @@ func describe(index int) (Info, error) {
 		into *int
 	}{
 		{cu.ComputeCapabilityMajor, &i.Major}, {cu.ComputeCapabilityMinor, &i.Minor}, {cu.MultiprocessorCount, &i.Processors},
-		{cu.MaxSharedMemoryPerBlockOptin, &i.SharedMemory}, {cu.L2CacheSize, &i.L2},
+		{C.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, &i.SharedMemory}, {cu.L2CacheSize, &i.L2},
 	} {
 		if *a.into, err = d.Attribute(a.what); err != nil {
 			return fail(err)
