@@ -25,10 +25,11 @@ const (
 	StageFailed  Kind = "stage_failed"  // Text: one line; Canceled when the run was asked to stop
 	Results      Kind = "results"       // Results: the content of results.json
 	RunDone      Kind = "run_done"      // Seconds; Text is the error of a run that failed
+	Clients      Kind = "clients"       // Clients: how many look on now; never in the journal
 )
 
 // Lossy reports whether a listener that cannot keep up may miss events of the kind: a later one replaces them.
-func (k Kind) Lossy() bool { return k == Progress || k == TrainStep }
+func (k Kind) Lossy() bool { return k == Progress || k == TrainStep || k == Clients }
 
 // Event is one thing that happened. It is one line of JSON; of the parts below Text only those of its Kind are set.
 type Event struct {
@@ -47,6 +48,7 @@ type Event struct {
 	Seconds  float64          `json:"seconds,omitempty"`
 	Figures  map[string]Float `json:"figures,omitempty"`
 	Canceled bool             `json:"canceled,omitempty"`
+	Clients  int              `json:"clients,omitempty"`
 }
 
 // ProgressPart is how far a stage has come.

@@ -170,11 +170,6 @@ func (j *job) preview(t *tokenizer.Tokenizer, batch []dataset.Example, s dataset
 
 // train trains a new adapter, from the checkpoint of an interrupted run where there is one of the same settings.
 func (j *job) train(ctx context.Context, m *model.Model, ac model.AdapterConfig, rows []dataset.Example) (train.Result, error) {
-	if j.forced {
-		if err := j.w.dropCheckpoint(); err != nil {
-			return train.Result{}, err
-		}
-	}
 	if _, err := train.CheckpointStep(j.w.checkpoint()); err != nil {
 		j.warn(fmt.Sprintf("training starts over: %v", err))
 		if err := j.w.dropCheckpoint(); err != nil {

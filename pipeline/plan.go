@@ -115,6 +115,8 @@ func (f facts) judge(rerun map[string]bool) (State, string) {
 		return state, reason
 	case f.running && f.mark.Error == "" && !f.mark.Stopped:
 		return Running, "since " + f.mark.Started.Local().Format("15:04:05")
+	case state == Fresh && f.resumeAt > 0:
+		return state, fmt.Sprintf("its last rerun did not finish; the former artefact is whole, and another rerun goes on from step %d", f.resumeAt)
 	case state == Fresh:
 		return state, "its last rerun did not finish; the former artefact is whole"
 	case f.mark.Error != "" && !f.mark.Stopped:

@@ -179,7 +179,7 @@ func (r *runner) update(ctx context.Context, f facts, s StagePlan, need Predicti
 	started := time.Now()
 	r.emit(event.Event{Kind: event.StageStarted, Stage: s.Stage, Text: s.Reason})
 	m := mark{Run: r.run, Started: started.UTC()}
-	j := &job{runner: r, facts: f, forced: r.o.Force && s.State == Fresh, need: need, figures: map[string]float64{}}
+	j := &job{runner: r, facts: f, need: need, figures: map[string]float64{}}
 	p, err := j.make(ctx, m)
 	if err == nil {
 		p.Manifest.Seconds = time.Since(started).Seconds()
@@ -200,6 +200,9 @@ func (r *runner) update(ctx context.Context, f facts, s StagePlan, need Predicti
 func (r *runner) fail(ctx context.Context, j *job, m mark, err error) error {
 	stopped := ctx.Err() != nil && errors.Is(err, ctx.Err())
 	line := strings.ReplaceAll(err.Error(), "\n", "; ")
+	if stopped {
+		line = strings.TrimSuffix(line, ": "+ctx.Err().Error())
+	}
 	m.Error, m.Stopped = line, stopped
 	if exists(r.w.pendingPath(j.stage)) {
 		line += "; the next run finishes it"
@@ -225,7 +228,6 @@ type job struct {
 	*runner
 	facts
 	temp    string // the folder to write into, "" where nothing is written
-	forced  bool   // to be made anew though it is fresh
 	need    Prediction
 	turn    bool // it holds the turn on the device
 	figures map[string]float64

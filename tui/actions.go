@@ -15,7 +15,7 @@ import (
 
 // key does what a key is for where the focus is.
 func (m *model) key(k tea.KeyPressMsg) tea.Cmd {
-	m.notice = ""
+	m.notice, m.noticed = "", 0
 	where := everywhere
 	switch {
 	case m.dialog != nil && m.text() == nil:
@@ -134,10 +134,10 @@ func (m *model) later(what string, request func(ctx context.Context, worker Work
 	}
 }
 
-func (m *model) begin(stages []string, force bool) tea.Cmd {
-	return m.later("started", func(ctx context.Context, w Worker) error {
-		return w.Run(ctx, client.RunRequest{Stages: stages, Force: force})
-	})
+// begin asks for a run.
+func (m *model) begin(r client.RunRequest) tea.Cmd {
+	m.asked = &r
+	return m.later("started", func(ctx context.Context, w Worker) error { return w.Run(ctx, r) })
 }
 
 func (m *model) runStale() tea.Cmd {
@@ -145,7 +145,7 @@ func (m *model) runStale() tea.Cmd {
 		m.notice = "a run is at work; " + m.keyOf("cancel") + " cancels it"
 		return nil
 	}
-	return m.begin(nil, false)
+	return m.begin(client.RunRequest{})
 }
 
 // rerun asks before it runs the selected stage anew: what follows becomes stale.
@@ -165,9 +165,12 @@ func (m *model) rerun(on bool) tea.Cmd {
 		stages = append(stages, after...)
 	}
 	st := m.state.stages[name]
-	q := &question{title: "Rerun " + name + "?", yes: func(m *model) tea.Cmd { return m.begin(stages, true) }}
+	q := &question{title: "Rerun " + name + "?", yes: func(m *model) tea.Cmd { return m.begin(client.RunRequest{Stages: stages, Force: true}) }}
 	if st.plan.State == "fresh" {
 		q.lines = append(q.lines, name+" is fresh: its inputs and settings are unchanged, so that the result will be the same")
+		if st.plan.Reason != "" {
+			q.lines = append(q.lines, st.plan.Reason)
+		}
 	} else if st.plan.Reason != "" {
 		q.lines = append(q.lines, name+" is "+st.plan.State+": "+st.plan.Reason)
 	}
@@ -180,7 +183,7 @@ func (m *model) rerun(on bool) tea.Cmd {
 		q.lines = append(q.lines, "the former adapter, curve and results go into the history, as many as [history] keep says")
 	}
 	if st.plan.State == "missing" || st.plan.State == "" {
-		return m.begin(stages, on)
+		return m.begin(client.RunRequest{Stages: stages, Force: on})
 	}
 	m.dialog = q
 	return nil

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	tea "charm.land/bubbletea/v2"
+
+	"quartet/worker/client"
 )
 
 // dialog is what lies over the panes until it is closed.
@@ -206,7 +208,9 @@ func (m *model) made(msg madeMsg) {
 	m.dir, m.dialog = msg.dir, nil
 	m.readConfig()
 	m.restyle()
-	m.runFirst = msg.run
+	if msg.run {
+		m.first = &client.RunRequest{}
+	}
 	m.open()
 	if !msg.run {
 		m.notice = fmt.Sprintf("wrote config.toml; %s edits it, %s runs everything", m.keyOf("settings"), m.keyOf("run_all"))

@@ -1,6 +1,7 @@
 package tui
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -60,15 +61,17 @@ type model struct {
 	dialog        dialog // what lies over the panes, nil for nothing
 	editing       *form  // whose value is being written
 
-	worker   Worker // nil while there is none
-	feed     int
-	unfeed   context.CancelFunc
-	lost     string // why there is no worker, "" while there is one or it is being opened
-	runFirst bool   // what is stale runs once there is a worker
-	opening  bool   // a worker is being found or started
-	notice   string // what the last key did, in the last line
-	state    *state
-	clock    time.Time // as of the last event or tick; of a replay, its own
+	worker  Worker // nil while there is none
+	feed    int
+	unfeed  context.CancelFunc
+	lost    string             // why there is no worker, "" while there is one or it is being opened
+	asked   *client.RunRequest // what the run at work was asked for here, nil for none
+	first   *client.RunRequest // what is asked for once there is a worker, nil for nothing
+	opening bool               // a worker is being found or started
+	notice  string             // what the last key did, in the last line
+	noticed int                // seconds that the notice has been there
+	state   *state
+	clock   time.Time // as of the last event or tick; of a replay, its own
 
 	selected int // stage
 	stage    scroller
@@ -216,9 +219,9 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		if msg.feed == m.feed {
 			m.worker, m.state, m.opening, m.lost = msg.worker, msg.state, false, ""
 			m.selectWorking()
-			if m.runFirst {
-				m.runFirst = false
-				return m, m.runStale()
+			if r := m.first; r != nil {
+				m.first = nil
+				return m, m.begin(*r)
 			}
 		}
 	case eventsMsg:
@@ -242,7 +245,7 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case sampleMsg:
 		m.memory.take(msg)
 	case tickMsg:
-		m.fresh = !m.state.busy && !m.chat.busy() && !m.memory.aged(m.now())
+		m.fresh = !m.state.busy && !m.chat.busy() && !m.memory.aged(m.now()) && !m.fade()
 		m.memory.sampling(m.state.busy || m.chat.busy(), m.state.info.PID)
 		if !m.o.Replay {
 			m.clock = m.now()
@@ -289,6 +292,9 @@ func (m *model) events(all []client.Numbered) tea.Cmd {
 	if len(ended) > 0 {
 		cmds = append(cmds, m.ring(ended[len(ended)-1]))
 	}
+	if m.state.runs > runs {
+		m.asked = nil
+	}
 	if m.state.runs > runs && !m.o.Replay {
 		cmds = append(cmds, m.plan())
 	}
@@ -299,6 +305,9 @@ func (m *model) events(all []client.Numbered) tea.Cmd {
 func (m *model) gone(err error) {
 	m.worker, m.opening = nil, false
 	m.lost = err.Error()
+	if m.state.busy {
+		m.first = cmp.Or(m.asked, &client.RunRequest{})
+	}
 	m.state.busy = false
 	m.chat.end()
 	for name, st := range m.state.stages {
@@ -359,6 +368,22 @@ func (m *model) View() tea.View {
 		v.MouseMode = tea.MouseModeCellMotion
 	}
 	return v
+}
+
+// noticeSeconds is how long a notice takes the place of the keys.
+const noticeSeconds = 8
+
+// fade counts the seconds of a notice, and takes it away in the end.
+func (m *model) fade() bool {
+	if m.notice == "" {
+		m.noticed = 0
+		return false
+	}
+	if m.noticed++; m.noticed < noticeSeconds {
+		return false
+	}
+	m.notice, m.noticed = "", 0
+	return true
 }
 
 // noWorker is what a key says that needs a worker where there is none, "" where there is one.

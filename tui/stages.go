@@ -151,9 +151,7 @@ func (m *model) stageLines(w, h int) []string {
 	}
 	field("what", plain, stageHelp[name])
 	field("state", strong, st.plan.State)
-	if st.plan.State != "fresh" {
-		field("why", plain, t.safe(st.plan.Reason))
-	}
+	field("why", plain, t.safe(st.plan.Reason))
 	if st.failure != "" && (st.plan.State == "failed" || st.plan.State == "interrupted") {
 		field("reason", bad, t.safe(st.failure))
 		field("remedy", accent, fmt.Sprintf("mend what the line above names (%s opens the settings, %s the log), then press %s", m.keyOf("settings"), m.keyOf("log"), m.keyOf("run")))

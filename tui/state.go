@@ -66,23 +66,19 @@ func newState() *state {
 func stateOf(snap *client.Snapshot) *state {
 	s := newState()
 	s.info, s.seq = snap.Info, snap.Seq
-	s.plan(snap.Stages)
 	for _, t := range snap.Curve {
 		s.curve.add(t, time.Time{})
 	}
 	for _, e := range snap.Recent {
-		s.recall(e)
+		s.apply(e)
 	}
+	s.plan(snap.Stages)
 	if snap.Results != nil {
 		s.apply(*snap.Results)
 	}
 	for name, e := range snap.Working {
 		if st := s.stages[name]; st != nil {
 			s.apply(e)
-			st.since = e.Time
-			if p := e.Progress; p != nil && p.Rate > 0 {
-				st.since = e.Time.Add(-time.Duration(float64(p.Done) / p.Rate * float64(time.Second)))
-			}
 		}
 	}
 	for name, bytes := range snap.Sizes {
@@ -111,18 +107,6 @@ func (s *state) plan(parts []event.PlanPart) {
 	}
 }
 
-// recall takes an event of before the snapshot: it belongs to the log, and its figures to the stage, but the stage's state is
-// the snapshot's.
-func (s *state) recall(e event.Event) {
-	if st := s.stages[e.Stage]; st != nil {
-		plan := st.plan
-		s.apply(e)
-		st.plan = plan
-		return
-	}
-	s.apply(e)
-}
-
 // apply takes one event.
 func (s *state) apply(e event.Event) {
 	st := s.stages[e.Stage]
@@ -134,8 +118,7 @@ func (s *state) apply(e event.Event) {
 		s.plan(e.Plan)
 		s.busy = true
 	case event.StageStarted:
-		memory := st.memory
-		*st = stage{plan: st.plan, since: e.Time, size: st.size, memory: memory}
+		st.progress, st.train, st.failure, st.since = nil, nil, "", e.Time
 		st.plan.State = "running"
 		s.busy = true
 		s.note(e, dim, "starts: "+e.Text)
@@ -187,6 +170,8 @@ func (s *state) apply(e event.Event) {
 			return
 		}
 		s.results = &r
+	case event.Clients:
+		s.info.Clients = e.Clients
 	case event.RunDone:
 		s.busy = false
 		s.runs++

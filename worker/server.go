@@ -134,7 +134,9 @@ func (w *worker) follow(n int) {
 	w.mu.Lock()
 	w.clients += n
 	w.active = time.Now()
+	clients := w.clients
 	w.mu.Unlock()
+	w.publish(event.Event{Time: time.Now(), Kind: event.Clients, Clients: clients})
 }
 
 // chat streams the variants' answers to a prompt. When the client goes, they end.
