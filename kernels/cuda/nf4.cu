@@ -1,0 +1,106 @@
+// NF4, bit for bit as bitsandbytes stores it: blocks scaled by their absmax and rounded to sixteen values, and with double
+// quantisation the absmaxima, less their mean, scaled in blocks of their own and rounded to the signed 8-bit map. A byte holds
+// two codes, the first in its upper half. What is rounded apart in the format is not fused here.
+#include "table.cuh"
+
+__constant__ float nf4_thresholds[15] = {
+	-0.8480964004993439f, -0.6106329262256622f, -0.4599952697753906f, -0.33967943489551544f, -0.23460740596055984f,
+	-0.13791173323988914f, -0.045525018125772476f, 0.03979014977812767f, 0.1202552504837513f, 0.2035212516784668f,
+	0.2920137718319893f, 0.3893125355243683f, 0.5016634166240692f, 0.6427869200706482f, 0.8614784178118011f,
+};
+__constant__ float nf4_values[16] = {
+	-1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f, -0.28444138169288635f, -0.18477343022823334f,
+	-0.09105003625154495f, 0.0f, 0.07958029955625534f, 0.16093020141124725f, 0.24611230194568634f, 0.33791524171829224f,
+	0.44070982933044434f, 0.5626170039176941f, 0.7229568362236023f, 1.0f,
+};
+
+__device__ __forceinline__ unsigned nf4_code(float x) {
+	unsigned code = 0;
+#pragma unroll
+	for (int i = 0; i < 15; i++) code += x > nf4_thresholds[i];
+	return code;
+}
+
+// A warp does a block of weights: absmax first, then the codes. n is the number of weights in all.
+template <class T> __device__ __forceinline__ void quantize_nf4(uint8_t *codes, float *absmax, const T *x, int size, long long n) {
+	int lane = threadIdx.x % 32;
+	long long block = ((long long)blockIdx.x * blockDim.x + threadIdx.x) / 32, from = block * size;
+	if (from >= n) return;
+	long long end = min(n, from + size);
+	float top = 0;
+	for (long long i = from + lane; i < end; i += 32) top = fmaxf(top, fabsf(to(x[i])));
+	top = warp_max(top);
+	if (lane == 0) absmax[block] = top;
+	float scale = __frcp_rn(top); // of a block of zeros infinite, and 0·∞ is code 0
+	for (long long i = from + 2 * lane; i < end; i += 64) {
+		unsigned high = nf4_code(__fmul_rn(to(x[i]), scale));
+		unsigned low = i + 1 < end ? nf4_code(__fmul_rn(to(x[i + 1]), scale)) : 7;
+		codes[i / 2] = high << 4 | low;
+	}
+}
+
+#define QUANTIZE(SUFFIX, T) \
+	extern "C" __global__ void quantize_nf4##SUFFIX(uint8_t *codes, float *absmax, const T *x, int size, long long n) { \
+		quantize_nf4(codes, absmax, x, size, n); \
+	}
+EACH_FLOAT(QUANTIZE)
+
+// mean (1) = Σ x / n by one block of 1024 threads, summed in fp64.
+extern "C" __global__ void nf4_mean(float *mean, const float *x, long long n) {
+	__shared__ double part[1024];
+	double sum = 0;
+	for (long long i = threadIdx.x; i < n; i += 1024) sum += x[i];
+	part[threadIdx.x] = sum;
+	for (int half = 512; half; half /= 2) {
+		__syncthreads();
+		if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
+	}
+	if (threadIdx.x == 0) *mean = (float)(part[0] / (double)max(n, 1ll));
+}
+
+// A block of 256 threads does one scale: those of up to size absmaxima. map is the signed 8-bit map.
+extern "C" __global__ void nf4_nested(uint8_t *codes, float *scales, const float *absmax, const float *mean, const float *map, int size, long long n) {
+	long long from = (long long)blockIdx.x * size, end = min(n, from + size);
+	float top = 0;
+	for (long long i = from + threadIdx.x; i < end; i += 256) top = fmaxf(top, fabsf(__fsub_rn(absmax[i], *mean)));
+	top = block_max(top);
+	if (threadIdx.x == 0) scales[blockIdx.x] = top;
+	float scale = __frcp_rn(top);
+	for (long long i = from + threadIdx.x; i < end; i += 256) codes[i] = nearest(map, __fmul_rn(__fsub_rn(absmax[i], *mean), scale));
+}
+
+__device__ __forceinline__ float rounded(float x, int round) { return round == 0 ? x : round == 1 ? to(as<f16>(x)) : to(as<bf16>(x)); }
+
+// A thread does 8 weights. absmax is F32, or with nested_size > 0 U8 codes of map. round is the kernels.DType that weights are
+// rounded to first.
+template <class T> __device__ __forceinline__ void dequantize_nf4(T *out, const uint8_t *codes, const void *absmax, const float *nested, const float *map,
+	float offset, int size, int nested_size, int round, long long n) {
+	__shared__ float values[16];
+	if (threadIdx.x < 16) values[threadIdx.x] = nf4_values[threadIdx.x];
+	__syncthreads();
+	long long from = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * 8;
+	if (from >= n) return;
+	auto scale_of = [&](long long i) {
+		long long block = i / size;
+		if (!nested_size) return ((const float *)absmax)[block];
+		return __fadd_rn(__fmul_rn(map[((const uint8_t *)absmax)[block]], nested[block / nested_size]), offset);
+	};
+	float v[8];
+	if (from + 8 <= n && size % 8 == 0) {
+		uint32_t four = *(const uint32_t *)(codes + from / 2);
+		float scale = scale_of(from);
+#pragma unroll
+		for (int i = 0; i < 8; i++) v[i] = rounded(__fmul_rn(values[four >> (8 * (i / 2) + 4 - i % 2 * 4) & 15], scale), round);
+		store8(out + from, v, 8, aligned(out));
+		return;
+	}
+	for (int i = 0; i < 8 && from + i < n; i++)
+		out[from + i] = as<T>(rounded(__fmul_rn(values[codes[(from + i) / 2] >> (4 - (from + i) % 2 * 4) & 15], scale_of(from + i)), round));
+}
+
+#define DEQUANTIZE(SUFFIX, T) \
+	extern "C" __global__ void dequantize_nf4##SUFFIX(T *out, const uint8_t *codes, const void *absmax, const float *nested, const float *map, \
+		float offset, int size, int nested_size, int round, long long n) { \
+		dequantize_nf4(out, codes, absmax, nested, map, offset, size, nested_size, round, n); \
+	}
+EACH_FLOAT(DEQUANTIZE)
