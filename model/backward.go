@@ -30,8 +30,7 @@ func (p *Pass) Step(b Batch, gradScale float32, drop *Dropout) (lossSum float64,
 		p.b.Upload(want, kernels.AsBytes(labels[from:to]))
 		p.b.CrossEntropy(part(p.losses, from, to), logits, logits, want, gradScale)
 		picked := p.grad.picked.Slice(0, to-from)
-		p.b.Zero(picked)
-		p.linearBackward(-1, LMHead, picked, logits, p.picked.Slice(0, to-from), p.wantedTokens.Slice(0, to-from))
+		p.linearGradient(-1, LMHead, picked, logits, p.picked.Slice(0, to-from), p.wantedTokens.Slice(0, to-from))
 		p.b.Scatter(dfinal, picked, head(p.wanted, to-from))
 	}
 	if err := p.backward(dfinal); err != nil {
@@ -87,15 +86,12 @@ func (p *Pass) backward(dfinal kernels.Tensor) error {
 func (p *Pass) layerBackward(i int, dx kernels.Tensor, further bool) {
 	T, l, a, x := dx.Rows, &p.m.Layers[i], p.layerActivations(i), p.stream(i)
 	tokens := p.run.tokens
-	var norm kernels.Tensor
+	norm := p.normalise(i)
 	if p.options.Recompute == RecomputeLayer {
-		norm = p.layerInner(i, a)
-	} else {
-		norm = p.norm.Slice(0, T)
-		p.b.LayerNorm(norm, kernels.Tensor{}, x, l.NormWeight, l.NormBias, p.m.Config.LayerNormEps)
+		p.layerInner(i, a, norm)
 	}
 	dnorm, dbranch := p.grad.norm.Slice(0, T), p.grad.branch.Slice(0, T)
-	p.b.Zero(dnorm)
+	toNorm := p.linearGradient // the first gradient of dnorm; others are added
 	adapted := func(linears ...int) bool {
 		for _, l := range linears {
 			if p.m.Adapter.Find(i, l) != nil {
@@ -114,17 +110,15 @@ func (p *Pass) layerBackward(i int, dx kernels.Tensor, further bool) {
 		if p.m.Adapter.Find(i, FC2) != nil {
 			p.b.Gelu(gelu, a.fc1)
 		}
-		p.branchGradient(dbranch, dx, i, siteMLP)
-		p.b.Zero(dfc1)
-		p.linearBackward(i, FC2, dfc1, dbranch, gelu, tokens)
+		dmlp := p.branchGradient(dbranch, dx, i, siteMLP)
+		p.linearGradient(i, FC2, dfc1, dmlp, gelu, tokens)
 		p.b.GeluBackward(dfc1, dfc1, a.fc1)
-		p.linearBackward(i, FC1, dnorm, dfc1, norm, tokens)
+		toNorm(i, FC1, dnorm, dfc1, norm, tokens)
+		toNorm = p.linearBackward
 	}
 
 	dattention, dq, dk, dv := p.grad.attention.Slice(0, T), p.grad.q.Slice(0, T), p.grad.k.Slice(0, T), p.grad.v.Slice(0, T)
-	p.branchGradient(dbranch, dx, i, siteAttention)
-	p.b.Zero(dattention)
-	p.linearBackward(i, Dense, dattention, dbranch, a.attention, tokens)
+	p.linearGradient(i, Dense, dattention, p.branchGradient(dbranch, dx, i, siteAttention), a.attention, tokens)
 	if adapted(QProj, KProj, VProj) {
 		p.b.Zero(dk)
 		p.b.Zero(dv)
@@ -136,7 +130,8 @@ func (p *Pass) layerBackward(i int, dx kernels.Tensor, further bool) {
 			d      kernels.Tensor
 		}{{QProj, dq}, {KProj, dk}, {VProj, dv}} {
 			if adapted(g.linear) {
-				p.linearBackward(i, g.linear, dnorm, g.d, norm, tokens)
+				toNorm(i, g.linear, dnorm, g.d, norm, tokens)
+				toNorm = p.linearBackward
 			}
 		}
 	}
@@ -145,34 +140,32 @@ func (p *Pass) layerBackward(i int, dx kernels.Tensor, further bool) {
 	}
 }
 
-// branchGradient is the gradient of a branch's output before its residual dropout.
-func (p *Pass) branchGradient(dbranch, dx kernels.Tensor, layer int, site uint16) {
-	p.b.Copy(dbranch, dx)
-	p.residualDropout(dbranch, layer, site)
+// branchGradient is the gradient of a branch's output before its residual dropout: dx itself where there is none.
+func (p *Pass) branchGradient(room, dx kernels.Tensor, layer int, site uint16) kernels.Tensor {
+	d := p.residualDrop(layer, site)
+	if d.P == 0 {
+		return dx
+	}
+	p.b.Dropout(room, dx, d.Tokens, d.P, d.Key)
+	return room
 }
 
-// linearBackward adds to dx the gradient through a linear and its adapter, and to the adapter's gradients theirs.
+// linearGradient sets dx to the gradient through a linear and its adapter, and adds to the adapter's gradients theirs.
+func (p *Pass) linearGradient(layer, l int, dx, dout, x, tokens kernels.Tensor) {
+	p.fused.LinearGradient(dx, dout, p.m.Weights.linear(layer, l).Weight)
+	p.adapterBackward(layer, l, dx, dout, x, tokens)
+}
+
+// linearBackward is linearGradient, but adds to dx.
 func (p *Pass) linearBackward(layer, l int, dx, dout, x, tokens kernels.Tensor) {
 	p.b.LinearBackward(dx, dout, p.m.Weights.linear(layer, l).Weight)
-	m := p.m.Adapter.Find(layer, l)
-	if m == nil {
-		return
+	p.adapterBackward(layer, l, dx, dout, x, tokens)
+}
+
+func (p *Pass) adapterBackward(layer, l int, dx, dout, x, tokens kernels.Tensor) {
+	if m := p.m.Adapter.Find(layer, l); m != nil {
+		p.fused.LowRankBackward(dx, m.GradA, m.GradB, dout, x, m.matrices(), p.adapterDrop(m, tokens), p.lowRankWork(m, x.Rows))
 	}
-	T, r := x.Rows, m.A.Rows
-	low, dlow := prefix(p.lowRank, T, r), prefix(p.grad.lowRank, T, r)
-	input := p.adapterInput(m, x, tokens)
-	p.b.MatMul(low, input, m.A, false, true, 1, 0)
-	p.b.MatMul(m.GradB, dout, low, true, false, m.Scale, 1)
-	p.b.MatMul(dlow, dout, m.B, false, false, m.Scale, 0)
-	p.b.MatMul(m.GradA, dlow, input, true, false, 1, 1)
-	if d := p.run.drop; d != nil && d.LoRA > 0 {
-		dinput := prefix(p.grad.adapted, T, x.Cols)
-		p.b.MatMul(dinput, dlow, m.A, false, false, 1, 0)
-		p.b.Dropout(dinput, dinput, tokens, d.LoRA, d.key(max(m.Layer, 0), uint16(m.Linear)))
-		p.b.Add(dx, dx, dinput)
-		return
-	}
-	p.b.MatMul(dx, dlow, m.A, false, false, 1, 1)
 }
 
 // lowest is the first layer with an adapted linear, -1 where only the output projection is adapted.

@@ -56,6 +56,7 @@ const (
 type Pass struct {
 	m       *Model
 	b       kernels.Backend
+	fused   kernels.Fused
 	options PassOptions
 	max     int // tokens
 	chunk   int // rows of logits held at once
@@ -116,7 +117,7 @@ func (m *Model) newPass(maxTokens, positions int, o PassOptions) (*Pass, error) 
 	if o.Recompute == "" {
 		o.Recompute = RecomputeNothing
 	}
-	p := &Pass{m: m, b: b, options: o, max: maxTokens, heads: c.HeadsGeometry()}
+	p := &Pass{m: m, b: b, fused: kernels.Fuse(b), options: o, max: maxTokens, heads: c.HeadsGeometry()}
 	act, T := b.Activations(), maxTokens
 	p.chunk = max(1, min(maxTokens, logitBytes/act.Bytes(c.VocabSize)))
 	queries, keys := c.Heads*c.HeadDim(), c.KVHeads*c.HeadDim()
@@ -280,6 +281,7 @@ func (p *Pass) forward(visit func(layer int, x kernels.Tensor)) error {
 		visit = func(int, kernels.Tensor) {}
 	}
 	p.b.Embed(p.stream(0), p.m.Embed, p.run.ids)
+	p.normalise(0)
 	for i := range p.m.Layers {
 		if err := p.m.between(); err != nil {
 			return err
@@ -287,10 +289,7 @@ func (p *Pass) forward(visit func(layer int, x kernels.Tensor)) error {
 		visit(i, p.stream(i))
 		p.layerForward(i, p.layerActivations(i))
 	}
-	last := p.stream(len(p.m.Layers))
-	final := p.final.Slice(0, last.Rows)
-	p.b.LayerNorm(final, p.finalStats.Slice(0, last.Rows), last, p.m.NormWeight, p.m.NormBias, p.m.Config.LayerNormEps)
-	visit(len(p.m.Layers), final)
+	visit(len(p.m.Layers), p.final.Slice(0, p.run.ids.Cols))
 	return nil
 }
 
@@ -301,28 +300,46 @@ func (w *Weights) between() error {
 	return w.Between()
 }
 
-// layerForward computes stream(i+1) = x + drop(attention(norm(x))) + drop(mlp(norm(x))) for x = stream(i).
+// norms is one LayerNorm of the model: where it goes, and what with.
+type norms struct{ out, stats, weight, bias kernels.Tensor }
+
+// normOf is the LayerNorm before a layer or, with layer = Layers, the last one.
+func (p *Pass) normOf(layer int) norms {
+	T := p.run.ids.Cols
+	if layer == len(p.m.Layers) {
+		return norms{p.final.Slice(0, T), p.finalStats.Slice(0, T), p.m.NormWeight, p.m.NormBias}
+	}
+	l := &p.m.Layers[layer]
+	return norms{p.norm.Slice(0, T), p.layerActivations(layer).stats, l.NormWeight, l.NormBias}
+}
+
+// normalise does the LayerNorm of a layer's input.
+func (p *Pass) normalise(layer int) (out kernels.Tensor) {
+	n := p.normOf(layer)
+	p.b.LayerNorm(n.out, n.stats, p.stream(layer), n.weight, n.bias, p.m.Config.LayerNormEps)
+	return n.out
+}
+
+// layerForward computes stream(i+1) = x + drop(attention(norm(x))) + drop(mlp(norm(x))) for x = stream(i), and what the
+// LayerNorm after it makes of that.
 func (p *Pass) layerForward(i int, a activations) {
-	x, out := p.stream(i), p.stream(i+1)
+	x, out, norm, next := p.stream(i), p.stream(i+1), p.normOf(i).out, p.normOf(i+1)
 	T := x.Rows
 	branch, gelu := p.branch.Slice(0, T), p.gelu.Slice(0, T)
 
-	norm := p.layerInner(i, a)
+	p.layerInner(i, a, norm)
 	p.linear(i, Dense, branch, a.attention, p.run.tokens)
-	p.residualDropout(branch, i, siteAttention)
 	p.linear(i, FC1, a.fc1, norm, p.run.tokens)
-	p.b.Add(out, x, branch)
 	p.b.Gelu(gelu, a.fc1)
-	p.linear(i, FC2, branch, gelu, p.run.tokens)
-	p.residualDropout(branch, i, siteMLP)
-	p.b.Add(out, out, branch)
+	mlp := norm // nothing reads it any more
+	p.linear(i, FC2, mlp, gelu, p.run.tokens)
+	p.fused.AddNorm(out, next.out, next.stats, x,
+		kernels.Branch{X: branch, Drop: p.residualDrop(i, siteAttention)}, kernels.Branch{X: mlp, Drop: p.residualDrop(i, siteMLP)},
+		next.weight, next.bias, p.m.Config.LayerNormEps)
 }
 
-// layerInner fills the activations up to the attention's output and returns the layer's normalised input.
-func (p *Pass) layerInner(i int, a activations) (norm kernels.Tensor) {
-	x, l := p.stream(i), &p.m.Layers[i]
-	norm = p.norm.Slice(0, x.Rows)
-	p.b.LayerNorm(norm, a.stats, x, l.NormWeight, l.NormBias, p.m.Config.LayerNormEps)
+// layerInner fills the activations up to the attention's output from the layer's normalised input.
+func (p *Pass) layerInner(i int, a activations, norm kernels.Tensor) {
 	p.linear(i, QProj, a.q, norm, p.run.tokens)
 	p.linear(i, KProj, a.k, norm, p.run.tokens)
 	p.linear(i, VProj, a.v, norm, p.run.tokens)
@@ -335,7 +352,6 @@ func (p *Pass) layerInner(i int, a activations) (norm kernels.Tensor) {
 		k, v = c.k[i], c.v[i]
 	}
 	p.b.Attention(a.attention, a.logSE, a.q, k, v, p.run.spans, p.heads)
-	return norm
 }
 
 func (p *Pass) rotate(x kernels.Tensor, inverse bool) {
@@ -350,10 +366,13 @@ const (
 	siteMLP       = 17
 )
 
-func (p *Pass) residualDropout(x kernels.Tensor, layer int, site uint16) {
-	if d := p.run.drop; d != nil && d.Residual > 0 {
-		p.b.Dropout(x, x, p.run.tokens, d.Residual, d.key(layer, site))
+// residualDrop is the dropout of a layer's branch.
+func (p *Pass) residualDrop(layer int, site uint16) kernels.Drop {
+	d := p.run.drop
+	if d == nil {
+		return kernels.Drop{}
 	}
+	return kernels.Drop{Tokens: p.run.tokens, P: d.Residual, Key: d.key(layer, site)}
 }
 
 func (d *Dropout) key(layer int, site uint16) kernels.DropoutKey {
@@ -364,24 +383,29 @@ func (d *Dropout) key(layer int, site uint16) kernels.DropoutKey {
 func (p *Pass) linear(layer, l int, out, x, tokens kernels.Tensor) {
 	w := p.m.Weights.linear(layer, l)
 	p.b.Linear(out, x, w.Weight, w.Bias)
-	m := p.m.Adapter.Find(layer, l)
-	if m == nil {
-		return
+	if m := p.m.Adapter.Find(layer, l); m != nil {
+		p.fused.LowRank(out, x, m.matrices(), p.adapterDrop(m, tokens), p.lowRankWork(m, x.Rows))
 	}
-	low := prefix(p.lowRank, x.Rows, m.A.Rows)
-	p.b.MatMul(low, p.adapterInput(m, x, tokens), m.A, false, true, 1, 0)
-	p.b.MatMul(out, low, m.B, false, true, m.Scale, 1)
 }
 
-// adapterInput is a module's input after its dropout.
-func (p *Pass) adapterInput(m *LoRA, x, tokens kernels.Tensor) kernels.Tensor {
+func (m *LoRA) matrices() kernels.LowRank { return kernels.LowRank{A: m.A, B: m.B, Scale: m.Scale} }
+
+// adapterDrop is the dropout of a module's input.
+func (p *Pass) adapterDrop(m *LoRA, tokens kernels.Tensor) kernels.Drop {
 	d := p.run.drop
-	if d == nil || d.LoRA == 0 {
-		return x
+	if d == nil {
+		return kernels.Drop{}
 	}
-	dropped := prefix(p.adapted, x.Rows, x.Cols)
-	p.b.Dropout(dropped, x, tokens, d.LoRA, d.key(max(m.Layer, 0), uint16(m.Linear)))
-	return dropped
+	return kernels.Drop{Tokens: tokens, P: d.LoRA, Key: d.key(max(m.Layer, 0), uint16(m.Linear))}
+}
+
+func (p *Pass) lowRankWork(m *LoRA, T int) kernels.LowRankWork {
+	r, K := m.A.Rows, m.A.Cols
+	w := kernels.LowRankWork{Low: prefix(p.lowRank, T, r), Input: prefix(p.adapted, T, K)}
+	if p.options.Train {
+		w.DLow, w.DInput = prefix(p.grad.lowRank, T, r), prefix(p.grad.adapted, T, K)
+	}
+	return w
 }
 
 // prefix is the beginning of a buffer seen as rows × cols.

@@ -22,7 +22,7 @@ type check struct {
 func table() []check {
 	var all []check
 	for _, family := range [][]check{
-		elementwise(), rows(), norms(), linears(), products(), attentions(), losses(), dropouts(), optimisers(), nf4s(),
+		elementwise(), rows(), norms(), linears(), products(), attentions(), losses(), dropouts(), optimisers(), nf4s(), fused(),
 	} {
 		all = append(all, family...)
 	}

@@ -1,5 +1,3 @@
-//go:build cuda
-
 package cuda
 
 import "quartet/kernels"
@@ -21,12 +19,20 @@ func (b *Backend) Linear(out, x, weight, bias kernels.Tensor) {
 
 // LinearBackward adds dx (T,K) += dout (T,N) · weight (N,K).
 func (b *Backend) LinearBackward(dx, dout, weight kernels.Tensor) {
-	const op = "LinearBackward"
+	b.linearBackward("LinearBackward", dx, dout, weight, 1)
+}
+
+// LinearGradient sets dx (T,K) = dout (T,N) · weight (N,K).
+func (b *Backend) LinearGradient(dx, dout, weight kernels.Tensor) {
+	b.linearBackward("LinearGradient", dx, dout, weight, 0)
+}
+
+func (b *Backend) linearBackward(op string, dx, dout, weight kernels.Tensor, beta float32) {
 	kernels.WantFloat(op, "dx", dx, dout.Rows, weight.Cols)
 	kernels.WantFloat(op, "dout", dout, dx.Rows, weight.Rows)
 	kernels.WantWeight(op, weight, dout.Cols, dx.Cols)
 	if dx.Len() > 0 {
-		b.product(dx, dout, b.dense(weight, dout.DType), false, false, 1, 1, kernels.Tensor{})
+		b.product(dx, dout, b.dense(weight, dout.DType), false, false, 1, beta, kernels.Tensor{})
 	}
 }
 
