@@ -5,6 +5,7 @@ import "quartet/kernels"
 // LayerNorm sets out (T,D) = (x-mean)/sqrt(var+eps)·weight + bias, and stats (T,2) = mean, 1/sqrt(var+eps).
 func (b *Backend) LayerNorm(out, stats, x, weight, bias kernels.Tensor, eps float32) {
 	wantNorm("LayerNorm", out, stats, x, weight, bias)
+	weight, bias = b.sameType(weight, bias)
 	b.norm("layer_norm", x, weight, out.Addr, stats.Addr, x.Addr, weight.Addr, bias.Addr, number(x.Cols), real32(eps))
 }
 
@@ -15,6 +16,7 @@ func (b *Backend) AddNorm(out, norm, stats, x kernels.Tensor, p, q kernels.Branc
 	kernels.Want(op, "out", out, x.DType, x.Rows, x.Cols)
 	kernels.Want(op, "the first branch", p.X, x.DType, x.Rows, x.Cols)
 	kernels.Want(op, "the second branch", q.X, x.DType, x.Rows, x.Cols)
+	weight, bias = b.sameType(weight, bias)
 	args := []uint64{out.Addr, norm.Addr, stats.Addr, x.Addr, p.X.Addr, q.X.Addr, weight.Addr, bias.Addr, number(x.Cols), real32(eps)}
 	args = append(append(args, mask(op, p.Drop, x.Rows)...), mask(op, q.Drop, x.Rows)...)
 	b.norm("add_norm", x, weight, args...)
@@ -44,8 +46,16 @@ func wantNorm(op string, out, stats, x, weight, bias kernels.Tensor) {
 	kernels.WantFloat(op, "x", x, T, D)
 	kernels.Want(op, "the normalised", out, x.DType, T, D)
 	kernels.WantFloat(op, "weight", weight, 1, D)
-	kernels.Want(op, "bias", bias, weight.DType, 1, D)
+	kernels.WantFloat(op, "bias", bias, 1, D)
 	if !stats.IsZero() {
 		kernels.Want(op, "stats", stats, kernels.F32, T, 2)
 	}
+}
+
+// sameType is a norm's weight and bias in one type: theirs, or F32 where they differ.
+func (b *Backend) sameType(weight, bias kernels.Tensor) (kernels.Tensor, kernels.Tensor) {
+	if weight.DType == bias.DType {
+		return weight, bias
+	}
+	return b.converted("norm's weight", weight, kernels.F32), b.converted("norm's bias", bias, kernels.F32)
 }
