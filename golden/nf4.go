@@ -3,6 +3,7 @@ package golden
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -61,68 +62,82 @@ func nf4Vector(b kernels.Backend, ref vectors, name string, in safetensors.Tenso
 		return 0, 0, fmt.Errorf("dtype %s for %s", in.DType, round)
 	}
 	rows, cols := in.Shape[0], in.Shape[1]
+	var owned []kernels.Tensor
+	defer func() {
+		for _, t := range owned {
+			b.Free(t)
+		}
+	}()
+	own := func(t kernels.Tensor, failed error) kernels.Tensor {
+		owned, err = append(owned, t), errors.Join(err, failed)
+		return t
+	}
+	want, got := own(model.AllocNF4(b, rows, cols, block, d, nested)), own(model.AllocNF4(b, rows, cols, block, d, nested))
+	out, input := own(b.Alloc(d, rows, cols)), own(b.Alloc(d, rows, cols))
+	if err != nil {
+		return 0, 0, err
+	}
 	get := func(suffix string) []byte {
 		t, _ := ref.Get(name + suffix)
 		return t.Data
 	}
-	want, err := model.AllocNF4(b, rows, cols, block, d, nested)
-	if err != nil {
-		return 0, 0, err
-	}
-	got, err := model.AllocNF4(b, rows, cols, block, d, nested)
-	if err != nil {
-		return 0, 0, err
-	}
-	copy(want.Host, get(".packed"))
-	copy(want.Quant.Absmax.Host, get(".absmax"))
+	b.Upload(input, in.Data)
+	b.Upload(want, get(".packed"))
+	b.Upload(want.Quant.Absmax, get(".absmax"))
 	if nested {
-		copy(want.Quant.NestedAbsmax.Host, get(".nested_absmax"))
+		b.Upload(want.Quant.NestedAbsmax, get(".nested_absmax"))
 		offset, err := ref.floats(name + ".nested_offset")
 		if err != nil {
 			return 0, 0, err
 		}
 		want.Quant.NestedOffset = offset[0]
 	}
-	out, err := b.Alloc(d, rows, cols)
-	if err != nil {
-		return 0, 0, err
-	}
 	b.DequantizeNF4(out, want)
-	size := d.Bytes(1)
-	for at, dequant := 0, get(".dequant"); at < len(dequant); at += size {
-		if !bytes.Equal(out.Host[at:at+size], dequant[at:at+size]) {
-			decode++
-		}
-	}
-	input := kernels.HostTensor(d, rows, cols, bytes.Clone(in.Data))
+	decode = differences(read(b, out), get(".dequant"), d.Bytes(1))
 	b.QuantizeNF4(got, input)
-	if err := b.Sync(); err != nil {
-		return 0, 0, err
-	}
 	values, err := floats(in)
 	if err != nil {
 		return 0, 0, err
 	}
+	gotCodes, wantCodes := read(b, got), get(".packed")
 	for i := range values {
 		shift := 4 * (1 - i%2)
-		if got.Host[i/2]>>shift&15 != want.Host[i/2]>>shift&15 && !zeroBlock(values, i/block*block, block) {
+		if gotCodes[i/2]>>shift&15 != wantCodes[i/2]>>shift&15 && !zeroBlock(values, i/block*block, block) {
 			encode++
 		}
 	}
-	for i, a := range want.Quant.Absmax.Host {
-		if got.Quant.Absmax.Host[i] != a {
-			encode++
-		}
-	}
+	encode += differences(read(b, got.Quant.Absmax), get(".absmax"), 1)
 	if nested {
-		g, w := got.Quant.NestedAbsmax.F32s(), want.Quant.NestedAbsmax.F32s()
+		t := got.Quant.NestedAbsmax
+		g := kernels.HostTensor(t.DType, t.Rows, t.Cols, read(b, t)).F32s()
+		w, err := ref.floats(name + ".nested_absmax")
+		if err != nil {
+			return 0, 0, err
+		}
 		for i := range w {
 			if math.Abs(float64(g[i]-w[i])) > 3e-7*math.Max(math.Abs(float64(w[i])), math.Abs(float64(want.Quant.NestedOffset))) {
 				encode++
 			}
 		}
 	}
-	return decode, encode, nil
+	return decode, encode, b.Sync()
+}
+
+// read is a tensor's elements in host memory, of NF4 the codes.
+func read(b kernels.Backend, t kernels.Tensor) []byte {
+	data := make([]byte, t.DType.Bytes(t.Len()))
+	b.Download(data, t)
+	return data
+}
+
+// differences is how many of the elements of some bytes differ from those wanted.
+func differences(got, want []byte, size int) (n int) {
+	for at := 0; at < len(want); at += size {
+		if !bytes.Equal(got[at:at+size], want[at:at+size]) {
+			n++
+		}
+	}
+	return n
 }
 
 func zeroBlock(values []float32, from, n int) bool {
