@@ -5,6 +5,9 @@ import "quartet/kernels"
 // LayerNorm sets out (T,D) = (x-mean)/sqrt(var+eps)·weight + bias, and stats (T,2) = mean, 1/sqrt(var+eps).
 func (b *Backend) LayerNorm(out, stats, x, weight, bias kernels.Tensor, eps float32) {
 	wantNorm("LayerNorm", out, stats, x, weight, bias)
+	if x.Len() == 0 {
+		return
+	}
 	weight, bias = b.sameType(weight, bias)
 	b.norm("layer_norm", x, weight, out.Addr, stats.Addr, x.Addr, weight.Addr, bias.Addr, number(x.Cols), real32(eps))
 }
@@ -16,6 +19,9 @@ func (b *Backend) AddNorm(out, norm, stats, x kernels.Tensor, p, q kernels.Branc
 	kernels.Want(op, "out", out, x.DType, x.Rows, x.Cols)
 	kernels.Want(op, "the first branch", p.X, x.DType, x.Rows, x.Cols)
 	kernels.Want(op, "the second branch", q.X, x.DType, x.Rows, x.Cols)
+	if x.Len() == 0 {
+		return
+	}
 	weight, bias = b.sameType(weight, bias)
 	args := []uint64{out.Addr, norm.Addr, stats.Addr, x.Addr, p.X.Addr, q.X.Addr, weight.Addr, bias.Addr, number(x.Cols), real32(eps)}
 	args = append(append(args, mask(op, p.Drop, x.Rows)...), mask(op, q.Drop, x.Rows)...)
@@ -31,14 +37,14 @@ func (b *Backend) LayerNormBackward(dx, dout, x, weight, stats kernels.Tensor) {
 	kernels.Want(op, "dout", dout, x.DType, T, D)
 	kernels.Want(op, "stats", stats, kernels.F32, T, 2)
 	kernels.WantFloat(op, "weight", weight, 1, D)
-	b.norm("layer_norm_backward", x, weight, dx.Addr, dout.Addr, x.Addr, weight.Addr, stats.Addr, number(D))
+	if x.Len() > 0 {
+		b.norm("layer_norm_backward", x, weight, dx.Addr, dout.Addr, x.Addr, weight.Addr, stats.Addr, number(D))
+	}
 }
 
 // norm queues a kernel with a block a row of x, where a thread has one run of eight elements if that fits.
 func (b *Backend) norm(kernel string, x, weight kernels.Tensor, args ...uint64) {
-	if x.Len() > 0 {
-		b.run(kernel+suffix(x.DType)+suffix(weight.DType), [3]int{x.Rows, 1, 1}, rowThreads(ceil(x.Cols, 8), 1024), 0, args...)
-	}
+	b.run(kernel+suffix(x.DType)+suffix(weight.DType), [3]int{x.Rows, 1, 1}, rowThreads(ceil(x.Cols, 8), 1024), 0, args...)
 }
 
 func wantNorm(op string, out, stats, x, weight, bias kernels.Tensor) {
