@@ -14,6 +14,9 @@ __constant__ float nf4_values[16] = {
 	0.44070982933044434f, 0.5626170039176941f, 0.7229568362236023f, 1.0f,
 };
 
+constexpr int RUNS = 4;
+constexpr unsigned ZERO = 7; // the code of 0, which fills up the last byte
+
 __device__ __forceinline__ unsigned nf4_code(float x) {
 	unsigned code = 0;
 #pragma unroll
@@ -21,21 +24,46 @@ __device__ __forceinline__ unsigned nf4_code(float x) {
 	return code;
 }
 
-// A warp does a block of weights: absmax first, then the codes. n is the number of weights in all.
+// bits is log2 of a power of two, else -1.
+__device__ __forceinline__ int bits(int size) { return size & (size - 1) ? -1 : 31 - __clz(size); }
+
+// A warp takes 256 weights at a time, eight a lane, where blocks divide those evenly; otherwise a block at a time. n is the number
+// of weights in all.
 template <class T> __device__ __forceinline__ void quantize_nf4(uint8_t *codes, float *absmax, const T *x, int size, long long n) {
-	int lane = threadIdx.x % 32;
-	long long block = ((long long)blockIdx.x * blockDim.x + threadIdx.x) / 32, from = block * size;
-	if (from >= n) return;
-	long long end = min(n, from + size);
-	float top = 0;
-	for (long long i = from + lane; i < end; i += 32) top = fmaxf(top, fabsf(to(x[i])));
-	top = warp_max(top);
-	if (lane == 0) absmax[block] = top;
-	float scale = __frcp_rn(top); // of a block of zeros infinite, and 0·∞ is code 0
-	for (long long i = from + 2 * lane; i < end; i += 64) {
-		unsigned high = nf4_code(__fmul_rn(to(x[i]), scale));
-		unsigned low = i + 1 < end ? nf4_code(__fmul_rn(to(x[i + 1]), scale)) : 7;
-		codes[i / 2] = high << 4 | low;
+	const int lane = threadIdx.x % 32, lanes = size / 8;
+	const long long warp = ((long long)blockIdx.x * blockDim.x + threadIdx.x) / 32, warps = (long long)gridDim.x * blockDim.x / 32;
+	if (bits(size) < 3 || size > 256) {
+		for (long long block = warp; block * size < n; block += warps) {
+			long long from = block * size, end = min(n, from + size);
+			float top = 0;
+			for (long long i = from + lane; i < end; i += 32) top = fmaxf(top, fabsf(to(x[i])));
+			top = warp_max(top);
+			if (lane == 0) absmax[block] = top;
+			float scale = __frcp_rn(top);
+			for (long long i = from + 2 * lane; i < end; i += 64) {
+				unsigned high = nf4_code(__fmul_rn(to(x[i]), scale));
+				unsigned low = i + 1 < end ? nf4_code(__fmul_rn(to(x[i + 1]), scale)) : ZERO;
+				codes[i / 2] = high << 4 | low;
+			}
+		}
+		return;
+	}
+	const bool even = aligned(x);
+	for (long long part = warp; part * 256 < n; part += warps) {
+		long long from = part * 256 + 8 * lane;
+		int there = (int)max(0LL, min(8LL, n - from));
+		float v[8], top = 0;
+		load8(v, x + from, there, even && there == 8);
+#pragma unroll
+		for (int i = 0; i < 8; i++) top = fmaxf(top, fabsf(v[i]));
+		for (int i = lanes / 2; i; i /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, i));
+		if (lane % lanes == 0 && there > 0) absmax[from / size] = top;
+		float scale = __frcp_rn(top); // of a block of zeros infinite, and 0·∞ is code 0
+		uint32_t word = 0;
+#pragma unroll
+		for (int i = 0; i < 8; i++) word |= (i < there ? nf4_code(__fmul_rn(v[i], scale)) : ZERO) << (i ^ 1) * 4;
+		if (there == 8) *(uint32_t *)(codes + from / 2) = word;
+		else for (int i = 0; 2 * i < there; i++) codes[from / 2 + i] = word >> 8 * i;
 	}
 }
 
@@ -49,6 +77,7 @@ EACH_FLOAT(QUANTIZE)
 extern "C" __global__ void nf4_mean(float *mean, const float *x, long long n) {
 	__shared__ double part[1024];
 	double sum = 0;
+#pragma unroll 8
 	for (long long i = threadIdx.x; i < n; i += 1024) sum += x[i];
 	part[threadIdx.x] = sum;
 	for (int half = 512; half; half /= 2) {
@@ -69,38 +98,65 @@ extern "C" __global__ void nf4_nested(uint8_t *codes, float *scales, const float
 	for (long long i = from + threadIdx.x; i < end; i += 256) codes[i] = nearest(map, __fmul_rn(__fsub_rn(absmax[i], *mean), scale));
 }
 
-__device__ __forceinline__ float rounded(float x, int round) { return round == 0 ? x : round == 1 ? to(as<f16>(x)) : to(as<bf16>(x)); }
+// rounded is x rounded to a kernels.DType.
+template <int ROUND> __device__ __forceinline__ float rounded(float x) {
+	return ROUND == 0 ? x : ROUND == 1 ? to(as<f16>(x)) : to(as<bf16>(x));
+}
 
-// A thread does 8 weights. absmax is F32, or with nested_size > 0 U8 codes of map. round is the kernels.DType that weights are
-// rounded to first.
-template <class T> __device__ __forceinline__ void dequantize_nf4(T *out, const uint8_t *codes, const void *absmax, const float *nested, const float *map,
-	float offset, int size, int nested_size, int round, long long n) {
+// scales are an NF4 matrix's: absmax is F32, or with nested_size > 0 U8 codes of map.
+struct scales {
+	const void *absmax;
+	const float *nested, *map;
+	float offset;
+	int nested_size;
+
+	__device__ __forceinline__ float of(long long block) const {
+		if (!nested_size) return ((const float *)absmax)[block];
+		int shift = bits(nested_size);
+		long long group = shift < 0 ? block / nested_size : block >> shift;
+		return __fadd_rn(__fmul_rn(map[((const uint8_t *)absmax)[block]], nested[group]), offset);
+	}
+};
+
+// A thread does RUNS runs of 8 weights, a block of threads apart. values is the codebook.
+template <int ROUND, class T> __device__ __forceinline__ void dequantize_runs(T *out, const uint8_t *codes, const scales &s, const float *values, int size, long long n) {
+	const int shift = bits(size), step = blockDim.x * 8;
+	const long long from = (long long)blockIdx.x * step * RUNS + threadIdx.x * 8;
+	if (shift < 3 || from + (RUNS - 1) * (long long)step + 8 > n) {
+		for (int r = 0; r < RUNS; r++)
+			for (long long i = from + (long long)r * step; i < min(n, from + (long long)r * step + 8); i++)
+				out[i] = as<T>(rounded<ROUND>(__fmul_rn(values[codes[i / 2] >> (~i & 1) * 4 & 15], s.of(i / size))));
+		return;
+	}
+	const bool even = aligned(out);
+	uint32_t word[RUNS];
+	float scale[RUNS];
+#pragma unroll
+	for (int r = 0; r < RUNS; r++) word[r] = *(const uint32_t *)(codes + (from + r * step) / 2);
+#pragma unroll
+	for (int r = 0; r < RUNS; r++) scale[r] = s.of(from + r * step >> shift);
+#pragma unroll
+	for (int r = 0; r < RUNS; r++) {
+		float v[8];
+#pragma unroll
+		for (int i = 0; i < 8; i++) v[i] = rounded<ROUND>(__fmul_rn(values[word[r] >> (i ^ 1) * 4 & 15], scale[r]));
+		store8(out + from + r * step, v, 8, even);
+	}
+}
+
+// round is the kernels.DType that weights are rounded to before they become T.
+template <class T> __device__ __forceinline__ void dequantize_nf4(T *out, const uint8_t *codes, const scales &s, int size, int round, long long n) {
 	__shared__ float values[16];
 	if (threadIdx.x < 16) values[threadIdx.x] = nf4_values[threadIdx.x];
 	__syncthreads();
-	long long from = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * 8;
-	if (from >= n) return;
-	auto scale_of = [&](long long i) {
-		long long block = i / size;
-		if (!nested_size) return ((const float *)absmax)[block];
-		return __fadd_rn(__fmul_rn(map[((const uint8_t *)absmax)[block]], nested[block / nested_size]), offset);
-	};
-	float v[8];
-	if (from + 8 <= n && size % 8 == 0) {
-		uint32_t four = *(const uint32_t *)(codes + from / 2);
-		float scale = scale_of(from);
-#pragma unroll
-		for (int i = 0; i < 8; i++) v[i] = rounded(__fmul_rn(values[four >> (8 * (i / 2) + 4 - i % 2 * 4) & 15], scale), round);
-		store8(out + from, v, 8, aligned(out));
-		return;
-	}
-	for (int i = 0; i < 8 && from + i < n; i++)
-		out[from + i] = as<T>(rounded(__fmul_rn(values[codes[(from + i) / 2] >> (4 - (from + i) % 2 * 4) & 15], scale_of(from + i)), round));
+	if (round == 1) dequantize_runs<1>(out, codes, s, values, size, n);
+	else if (round == 2) dequantize_runs<2>(out, codes, s, values, size, n);
+	else dequantize_runs<0>(out, codes, s, values, size, n);
 }
 
 #define DEQUANTIZE(SUFFIX, T) \
 	extern "C" __global__ void dequantize_nf4##SUFFIX(T *out, const uint8_t *codes, const void *absmax, const float *nested, const float *map, \
 		float offset, int size, int nested_size, int round, long long n) { \
-		dequantize_nf4(out, codes, absmax, nested, map, offset, size, nested_size, round, n); \
+		dequantize_nf4(out, codes, scales{absmax, nested, map, offset, nested_size}, size, round, n); \
 	}
 EACH_FLOAT(DEQUANTIZE)

@@ -2,6 +2,9 @@ package cuda
 
 import "quartet/kernels"
 
+// nf4Runs is how many runs of eight weights a thread dequantises, RUNS in nf4.cu.
+const nf4Runs = 4
+
 // QuantizeNF4 sets out (NF4, its Quant allocated) from x of the same shape, and with double quantisation waits for the mean
 // of the absmaxima.
 func (b *Backend) QuantizeNF4(out, x kernels.Tensor) {
@@ -16,8 +19,7 @@ func (b *Backend) QuantizeNF4(out, x kernels.Tensor) {
 	if q.NestedBlockSize > 0 {
 		absmax = b.room("absmax", kernels.F32, 1, blocks)
 	}
-	const warps = 8
-	b.run("quantize_nf4"+suffix(x.DType), [3]int{ceil(blocks, warps), 1, 1}, 32*warps, 0, out.Addr, absmax.Addr, x.Addr, number(q.BlockSize), number(n))
+	b.runs("quantize_nf4"+suffix(x.DType), n, 8, out.Addr, absmax.Addr, x.Addr, number(q.BlockSize))
 	if q.NestedBlockSize == 0 {
 		return
 	}
@@ -34,9 +36,12 @@ func (b *Backend) QuantizeNF4(out, x kernels.Tensor) {
 func (b *Backend) DequantizeNF4(out, x kernels.Tensor) {
 	kernels.WantNF4("DequantizeNF4", "x", x)
 	kernels.WantFloat("DequantizeNF4", "out", out, x.Rows, x.Cols)
-	q := x.Quant
-	b.runs("dequantize_nf4"+suffix(out.DType), x.Len(), 8, out.Addr, x.Addr, q.Absmax.Addr, q.NestedAbsmax.Addr, b.maps().Addr,
-		real32(q.NestedOffset), number(q.BlockSize), number(q.NestedBlockSize), number(int(q.Round)))
+	q, round := x.Quant, x.Quant.Round
+	if round == out.DType {
+		round = kernels.F32 // out's rounding is enough
+	}
+	b.runs("dequantize_nf4"+suffix(out.DType), x.Len(), 8*nf4Runs, out.Addr, x.Addr, q.Absmax.Addr, q.NestedAbsmax.Addr, b.maps().Addr,
+		real32(q.NestedOffset), number(q.BlockSize), number(q.NestedBlockSize), number(int(round)))
 }
 
 // maps is the signed and after it the unsigned 8-bit map (1,512).
