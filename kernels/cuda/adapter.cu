@@ -54,22 +54,30 @@ template <class T> __device__ __forceinline__ void low_rank(T *low, const T *x, 
 template <class T> __device__ __forceinline__ void low_rank_input(T *dx, const T *dlow, const float *a, int tokens, int K, int r, mask m) {
 	int i = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
 	if (i >= K) return;
-	bool even = aligned(dx) && aligned(a) && K % 8 == 0;
+	bool even = aligned(dx) && aligned(a) && K % 8 == 0, grouped = aligned(dlow) && r % 8 == 0;
 	for (long long t = (long long)blockIdx.y * TOKENS; t < tokens; t += (long long)gridDim.y * TOKENS) {
 		float sum[TOKENS][8] = {};
-		for (int rank = 0; rank < r; rank++) {
-			float w[8];
-			row8(w, a, rank, r, i, K, even);
+		for (int rank = 0; rank < r; rank += GROUP) {
+			float d[TOKENS][GROUP];
 #pragma unroll
 			for (int k = 0; k < TOKENS; k++) {
-				float d = t + k < tokens ? to(dlow[(t + k) * r + rank]) : 0;
+				bool there = t + k < tokens;
+				load8(d[k], dlow + (t + k) * r + rank, there ? r - rank : 0, grouped && there);
+			}
 #pragma unroll
-				for (int j = 0; j < 8; j++) sum[k][j] += d * w[j];
+			for (int g = 0; g < GROUP; g++) {
+				float w[8];
+				row8(w, a, rank + g, r, i, K, even);
+#pragma unroll
+				for (int k = 0; k < TOKENS; k++)
+#pragma unroll
+					for (int j = 0; j < 8; j++) sum[k][j] += d[k][g] * w[j];
 			}
 		}
 #pragma unroll
 		for (int k = 0; k < TOKENS; k++) {
 			if (t + k >= tokens) break;
+
 			T *at = dx + (t + k) * K + i;
 			float v[8];
 			load8(v, at, K - i, even);
@@ -85,20 +93,19 @@ template <class T> __device__ __forceinline__ void low_rank_input(T *dx, const T
 template <class T> __device__ __forceinline__ void low_rank_parts(float *part, const T *dlow, const T *x, int tokens, int K, int r, int each, mask m) {
 	int i = (blockIdx.x * blockDim.x + threadIdx.x) * 8, rank = blockIdx.z * GROUP;
 	if (i >= K) return;
-	bool even = aligned(x) && K % 8 == 0;
+	bool even = aligned(x) && K % 8 == 0, grouped = aligned(dlow) && r % 8 == 0;
 	float sum[GROUP][8] = {};
 	long long from = (long long)blockIdx.y * each, until = min(from + each, (long long)tokens);
 #pragma unroll 2
 	for (long long t = from; t < until; t++) {
-		float v[8];
+		float v[8], d[GROUP];
 		load8(v, x + t * K + i, K - i, even);
 		m.apply(v, t, i);
+		load8(d, dlow + t * r + rank, r - rank, grouped);
 #pragma unroll
-		for (int g = 0; g < GROUP; g++) {
-			float d = rank + g < r ? to(dlow[t * r + rank + g]) : 0;
+		for (int g = 0; g < GROUP; g++)
 #pragma unroll
-			for (int j = 0; j < 8; j++) sum[g][j] += d * v[j];
-		}
+			for (int j = 0; j < 8; j++) sum[g][j] += d[g] * v[j];
 	}
 #pragma unroll
 	for (int g = 0; g < GROUP; g++)

@@ -117,6 +117,20 @@ func BenchmarkBandwidth(bench *testing.B) {
 		run(at("Rotary"), 2*narrow*h.Rotary/h.Dim, func(i int) { b.Rotary(x[i%sets], rows, angles, h, false) })
 		run(at("Dropout"), 2*narrow, func(i int) { b.Dropout(x[i%sets], y[i%sets], numbers, 0.05, kernels.DropoutKey{Seed: 7}) })
 		run(at("Gather"), 2*narrow, func(i int) { b.Gather(x[i%sets], y[i%sets], rows) })
+		drop := kernels.Drop{Tokens: numbers, P: 0.1, Key: kernels.DropoutKey{Seed: 7}}
+		for name, d := range map[string]kernels.Drop{"AddNorm": {}, "AddNorm/dropout": drop} {
+			run(at(name), 5*narrow, func(i int) {
+				b.AddNorm(x[i%sets], y[i%sets], stats[i%sets], x[i%sets], kernels.Branch{X: y[i%sets], Drop: d}, kernels.Branch{X: z[i%sets], Drop: d}, weight, bias, 1e-5)
+			})
+		}
+		l := kernels.LowRank{A: noise(bench, b, kernels.F32, 8, D), B: noise(bench, b, kernels.F32, D, 8), Scale: 2}
+		gradA, gradB := noise(bench, b, kernels.F32, 8, D), noise(bench, b, kernels.F32, D, 8)
+		work := kernels.LowRankWork{Low: noise(bench, b, kernels.F16, T, 8), DLow: noise(bench, b, kernels.F16, T, 8), Input: x[1], DInput: x[2]}
+		run(at("LowRank"), 3*narrow, func(i int) { b.LowRank(y[i%sets], z[i%sets], l, drop, work) })
+		run(at("LowRank/in"), narrow, func(i int) { b.lowRank("LowRank", work.Low, z[i%sets], l.A, drop) })
+		run(at("LowRank/plain"), 5*narrow, func(i int) { kernels.Plain(b).LowRank(y[i%sets], z[i%sets], l, drop, work) })
+		run(at("LowRankBackward"), 6*narrow, func(i int) { b.LowRankBackward(x[i%sets], gradA, gradB, y[i%sets], z[i%sets], l, drop, work) })
+		run(at("LowRankBackward/plain"), 12*narrow, func(i int) { kernels.Plain(b).LowRankBackward(x[i%sets], gradA, gradB, y[i%sets], z[i%sets], l, drop, work) })
 		b.Free(numbers)
 	}
 	const T = 655
