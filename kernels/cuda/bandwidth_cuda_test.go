@@ -130,7 +130,9 @@ func BenchmarkBandwidth(bench *testing.B) {
 		run(at("LowRank/in"), narrow, func(i int) { b.lowRank("LowRank", work.Low, z[i%sets], l.A, drop) })
 		run(at("LowRank/plain"), 5*narrow, func(i int) { kernels.Plain(b).LowRank(y[i%sets], z[i%sets], l, drop, work) })
 		run(at("LowRankBackward"), 6*narrow, func(i int) { b.LowRankBackward(x[i%sets], gradA, gradB, y[i%sets], z[i%sets], l, drop, work) })
-		run(at("LowRankBackward/plain"), 12*narrow, func(i int) { kernels.Plain(b).LowRankBackward(x[i%sets], gradA, gradB, y[i%sets], z[i%sets], l, drop, work) })
+		run(at("LowRankBackward/plain"), 12*narrow, func(i int) {
+			kernels.Plain(b).LowRankBackward(x[i%sets], gradA, gradB, y[i%sets], z[i%sets], l, drop, work)
+		})
 		b.Free(numbers)
 	}
 	const T = 655
