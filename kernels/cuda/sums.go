@@ -10,7 +10,11 @@ func (b *Backend) SumSquares(out, x kernels.Tensor) {
 	if n == 0 {
 		return
 	}
-	const block, parts = 256, 512
+	const few, block, parts = 1 << 15, 256, 1024
+	if n <= few { // as an adapter's matrices are
+		b.run("sum_few"+suffix(x.DType), [3]int{1, 1, 1}, 1024, 0, out.Addr, x.Addr, number(n))
+		return
+	}
 	grid := min(ceil(n, 8*block), parts)
 	part := b.room("sums", kernels.F32, 1, grid)
 	b.run("sum_squares"+suffix(x.DType), [3]int{grid, 1, 1}, block, 0, part.Addr, x.Addr, number(n))
