@@ -88,6 +88,10 @@ func addNorm(r *rig, T, D int, p float32, d kernels.DType) {
 		}
 		r.near("norm", into[1], want, tolerance{2e-6, 1e-3})
 		r.near("stats", stats, moments, tolerance{1e-5, 0})
+		again, stats2 := r.junk(T, D), r.alloc(kernels.F32, T, 2)
+		r.b.LayerNorm(again, stats2, into[0], weight, bias, epsilon)
+		r.exact("norm as LayerNorm has it", again, r.bytes(into[1]))
+		r.exact("stats as LayerNorm has them", stats2, r.bytes(stats))
 	}
 }
 

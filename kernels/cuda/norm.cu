@@ -22,7 +22,8 @@ struct runs {
 	template <class T> __device__ __forceinline__ void store(T *x, const float *v, int i, bool even) const { store8(x + i, v, D - i, even && i + 8 <= D); }
 };
 
-// normalise writes the LayerNorm of a row x, whose first run is held.
+// normalise writes the LayerNorm of a row x, whose first run is held. Its roundings are spelt out: LayerNorm and AddNorm must
+// agree to the bit, since a pass may do one forward and the other when it computes activations again.
 template <class T, class W>
 __device__ __forceinline__ void normalise(T *out, float *stats, float *held, const T *x, const W *weight, const W *bias, runs r, float eps, bool even) {
 	float sum = 0, squares = 0;
@@ -34,14 +35,14 @@ __device__ __forceinline__ void normalise(T *out, float *stats, float *held, con
 	r.each(held, x, even, [&](float *v, int i) {
 #pragma unroll
 		for (int k = 0; k < 8; k++)
-			if (i + k < r.D) squares += (v[k] - mean) * (v[k] - mean);
+			if (i + k < r.D) squares = fmaf(v[k] - mean, v[k] - mean, squares);
 	});
 	float scale = 1 / sqrtf(block_sum(squares) / r.D + eps);
 	r.each(held, x, even, [&](float *v, int i) {
 		float w[8], b[8];
 		r.load(w, weight, i, even), r.load(b, bias, i, even);
 #pragma unroll
-		for (int k = 0; k < 8; k++) w[k] = (v[k] - mean) * scale * w[k] + b[k];
+		for (int k = 0; k < 8; k++) w[k] = fmaf((v[k] - mean) * scale, w[k], b[k]);
 		r.store(out, w, i, even);
 	});
 	if (stats && threadIdx.x == 0) stats[0] = mean, stats[1] = scale;
