@@ -47,7 +47,9 @@ func BenchmarkAdam(bench *testing.B) {
 	step := kernels.AdamStep{LR: 1e-3, Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, GradScale: 1, T: 1}
 	for name, call := range map[string]func(){
 		"float32": func() { b.AdamW(param, grad, m, v, step) },
-		"8bit":    func() { b.AdamW8bit(param, grad, codes.Slice(0, 1), absmax.Slice(0, 1), codes.Slice(1, 2), absmax.Slice(1, 2), step) },
+		"8bit": func() {
+			b.AdamW8bit(param, grad, codes.Slice(0, 1), absmax.Slice(0, 1), codes.Slice(1, 2), absmax.Slice(1, 2), step)
+		},
 	} {
 		bench.Run(name, func(tb *testing.B) {
 			for tb.Loop() {
