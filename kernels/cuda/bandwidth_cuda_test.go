@@ -123,16 +123,6 @@ func BenchmarkBandwidth(bench *testing.B) {
 				b.AddNorm(x[i%sets], y[i%sets], stats[i%sets], x[i%sets], kernels.Branch{X: y[i%sets], Drop: d}, kernels.Branch{X: z[i%sets], Drop: d}, weight, bias, 1e-5)
 			})
 		}
-		l := kernels.LowRank{A: noise(bench, b, kernels.F32, 8, D), B: noise(bench, b, kernels.F32, D, 8), Scale: 2}
-		gradA, gradB := noise(bench, b, kernels.F32, 8, D), noise(bench, b, kernels.F32, D, 8)
-		work := kernels.LowRankWork{Low: noise(bench, b, kernels.F16, T, 8), DLow: noise(bench, b, kernels.F16, T, 8), Input: x[1], DInput: x[2]}
-		run(at("LowRank"), 3*narrow, func(i int) { b.LowRank(y[i%sets], z[i%sets], l, drop, work) })
-		run(at("LowRank/in"), narrow, func(i int) { b.lowRank("LowRank", work.Low, z[i%sets], l.A, drop) })
-		run(at("LowRank/plain"), 5*narrow, func(i int) { kernels.Plain(b).LowRank(y[i%sets], z[i%sets], l, drop, work) })
-		run(at("LowRankBackward"), 6*narrow, func(i int) { b.LowRankBackward(x[i%sets], gradA, gradB, y[i%sets], z[i%sets], l, drop, work) })
-		run(at("LowRankBackward/plain"), 12*narrow, func(i int) {
-			kernels.Plain(b).LowRankBackward(x[i%sets], gradA, gradB, y[i%sets], z[i%sets], l, drop, work)
-		})
 		b.Free(numbers)
 	}
 	const T = 655
