@@ -35,6 +35,10 @@ type Adapter struct {
 	Config  AdapterConfig
 	Modules []*LoRA
 
+	// All modules' A and B, and their gradients, one after another: F32 (1,n), each from a multiple of kernels.AdamBlock on, zeros
+	// between them. Zero Tensors unless training.
+	Values, Grads kernels.Tensor
+
 	backend kernels.Backend
 }
 
@@ -170,32 +174,57 @@ func start(seed uint64, m *LoRA, r, in int, round kernels.DType) []float32 {
 type Parameter struct {
 	Name        string
 	Value, Grad kernels.Tensor
+	At          int // its first element's place in the adapter's Values and Grads
 }
 
 // Parameters are the adapter's trained tensors in a fixed order: by module, A before B.
 func (a *Adapter) Parameters() []Parameter {
 	var p []Parameter
+	at := 0
 	for _, m := range a.Modules {
 		path := tensorPrefix + LinearPath(m.Layer, m.Linear)
-		p = append(p, Parameter{path + ".lora_A.weight", m.A, m.GradA}, Parameter{path + ".lora_B.weight", m.B, m.GradB})
+		second := at + padded(m.A)
+		p = append(p, Parameter{path + ".lora_A.weight", m.A, m.GradA, at}, Parameter{path + ".lora_B.weight", m.B, m.GradB, second})
+		at = second + padded(m.B)
 	}
 	return p
 }
 
-// EnableGrad reserves the gradients, which start at zero.
+// padded is the number of a tensor's elements, rounded up to whole blocks of the optimiser.
+func padded(t kernels.Tensor) int {
+	return (t.Len() + kernels.AdamBlock - 1) / kernels.AdamBlock * kernels.AdamBlock
+}
+
+// EnableGrad reserves the gradients, which start at zero, and moves the weights so that what concerns all of them is one
+// operation.
 func (a *Adapter) EnableGrad() error {
+	if !a.Values.IsZero() {
+		return nil
+	}
+	n := 0
 	for _, m := range a.Modules {
-		for _, t := range []struct {
-			grad  *kernels.Tensor
-			value kernels.Tensor
-		}{{&m.GradA, m.A}, {&m.GradB, m.B}} {
-			if !t.grad.IsZero() {
-				continue
-			}
-			var err error
-			if *t.grad, err = a.backend.Alloc(kernels.F32, t.value.Rows, t.value.Cols); err != nil {
-				return fmt.Errorf("reserve memory for the adapter's gradients: %w", err)
-			}
+		n += padded(m.A) + padded(m.B)
+	}
+	values, err := a.backend.Alloc(kernels.F32, 1, n)
+	if err != nil {
+		return fmt.Errorf("reserve memory for the adapter: %w", err)
+	}
+	grads, err := a.backend.Alloc(kernels.F32, 1, n)
+	if err != nil {
+		a.backend.Free(values)
+		return fmt.Errorf("reserve memory for the adapter's gradients: %w", err)
+	}
+	a.Values, a.Grads = values, grads
+	at := 0
+	for _, m := range a.Modules {
+		for _, t := range []struct{ value, grad *kernels.Tensor }{{&m.A, &m.GradA}, {&m.B, &m.GradB}} {
+			rows, cols := t.value.Rows, t.value.Cols
+			view := func(all kernels.Tensor) kernels.Tensor { return part(all, at, at+rows*cols).Reshape(rows, cols) }
+			moved := view(values)
+			a.backend.Copy(moved, *t.value)
+			a.backend.Free(*t.value)
+			*t.value, *t.grad = moved, view(grads)
+			at += padded(moved)
 		}
 	}
 	return nil
@@ -235,13 +264,15 @@ func (a *Adapter) Free() {
 		return
 	}
 	for _, m := range a.Modules {
-		for _, t := range []*kernels.Tensor{&m.A, &m.B, &m.GradA, &m.GradB} {
-			if !t.IsZero() {
-				a.backend.Free(*t)
-			}
-			*t = kernels.Tensor{}
+		if a.Values.IsZero() {
+			a.backend.Free(m.A)
+			a.backend.Free(m.B)
 		}
+		m.A, m.B, m.GradA, m.GradB = kernels.Tensor{}, kernels.Tensor{}, kernels.Tensor{}, kernels.Tensor{}
 	}
+	a.backend.Free(a.Values)
+	a.backend.Free(a.Grads)
+	a.Values, a.Grads = kernels.Tensor{}, kernels.Tensor{}
 }
 
 // Find is the module of a layer's linear, nil where that linear is not adapted.

@@ -162,7 +162,7 @@ func TestAdapterMemory(t *testing.T) {
 			t.Fatalf("%d bytes were never freed when request %d failed", l.live, at)
 		}
 		if l.requests < at {
-			if want := 4 * 4; err != nil || l.requests != want {
+			if want := 2*4 + 2; err != nil || l.requests != want {
 				t.Errorf("%d requests, not %d: %v", l.requests, want, err)
 			}
 			return

@@ -2,7 +2,7 @@ package model
 
 import "quartet/kernels"
 
-// counter is a backend that only counts what is reserved on it.
+// counter is a backend that only counts what is reserved on it at the end.
 type counter struct {
 	kernels.Backend // nil: no operation runs
 	act             kernels.DType
@@ -24,7 +24,8 @@ func (c *counter) Alloc(d kernels.DType, rows, cols int) (kernels.Tensor, error)
 }
 
 func (c *counter) Upload(kernels.Tensor, []byte) {}
-func (c *counter) Free(kernels.Tensor)           {}
+func (c *counter) Copy(out, x kernels.Tensor)    {}
+func (c *counter) Free(t kernels.Tensor)         { c.bytes -= int64(t.Bytes()) }
 func (c *counter) Sync() error                   { return nil }
 
 // TrainingBytes is the memory besides the base's weights that training an adapter takes on a backend with such activations:

@@ -22,7 +22,7 @@ func TestPlannedBytes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if taken := p.Bytes() + 2*m.Adapter.Bytes(); planned != taken {
+		if taken := p.Bytes() + int64(m.Adapter.Values.Bytes()+m.Adapter.Grads.Bytes()); planned != taken {
 			t.Errorf("%s: %d bytes are planned, %d are taken", recompute, planned, taken)
 		}
 		p.Close()

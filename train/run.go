@@ -2,7 +2,6 @@ package train
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -27,7 +26,7 @@ type run struct {
 	order      *order
 	optimizer  *optimizer
 	pass       *model.Pass
-	sums       kernels.Tensor // F32 (parameters, 1): Σ of each gradient's squares
+	sum        kernels.Tensor // F32 (1,1): Σ of the squares of gradients
 
 	position
 	steps  int // of the whole run
@@ -104,10 +103,10 @@ func (r *run) start() error {
 	}
 	r.parameters = r.m.Adapter.Parameters()
 	var err error
-	if r.optimizer, err = newOptimizer(r.b, r.parameters, r.o.Optimizer); err != nil {
+	if r.optimizer, err = newOptimizer(r.b, r.m.Adapter, r.o.Optimizer); err != nil {
 		return fmt.Errorf("reserve memory for the optimiser: %w", err)
 	}
-	if r.sums, err = r.b.Alloc(kernels.F32, len(r.parameters), 1); err != nil {
+	if r.sum, err = r.b.Alloc(kernels.F32, 1, 1); err != nil {
 		return fmt.Errorf("reserve memory for the gradient's norm: %w", err)
 	}
 	if err := r.resume(); err != nil {
@@ -120,7 +119,7 @@ func (r *run) start() error {
 	if r.pass, err = r.m.NewPass(r.longestPack(), model.PassOptions{Train: true, Recompute: r.o.Recompute}); err != nil {
 		return err
 	}
-	r.result.Bytes = r.m.Bytes() + 2*r.m.Adapter.Bytes() + r.optimizer.bytes() + r.pass.Bytes()
+	r.result.Bytes = r.m.Bytes() + int64(r.m.Adapter.Values.Bytes()+r.m.Adapter.Grads.Bytes()) + r.optimizer.bytes() + r.pass.Bytes()
 	return nil
 }
 
@@ -131,7 +130,7 @@ func (r *run) close() {
 	if r.optimizer != nil {
 		r.optimizer.free()
 	}
-	r.b.Free(r.sums)
+	r.b.Free(r.sum)
 }
 
 // longestPack is the most tokens that any step of the run packs.
@@ -149,9 +148,7 @@ func (r *run) longestPack() int {
 func (r *run) step(ctx context.Context) (Step, error) {
 	start := time.Now()
 	s := Step{LossScale: r.Scaler.Scale, LR: r.o.LearningRate(r.Updates, r.steps)}
-	for _, p := range r.parameters {
-		r.b.Zero(p.Grad)
-	}
+	r.b.Zero(r.m.Adapter.Grads)
 	drop := r.dropout()
 	for _, p := range packs(r.data, r.order.group(r.Step), r.o, r.limit) {
 		if err := ctx.Err(); err != nil {
@@ -205,24 +202,29 @@ func (r *run) dropout() *model.Dropout {
 // gradNorm is the L2 norm of all gradients as they are, loss scale included. bad names the tensor in which a NaN or an
 // infinity first arose, "" for none: gradients run from the last layer to the first.
 func (r *run) gradNorm() (norm float64, bad string, err error) {
-	r.b.Zero(r.sums)
-	for i, p := range r.parameters {
-		r.b.SumSquares(r.sums.Slice(i, i+1), p.Grad)
+	square, err := r.sumSquares(r.m.Adapter.Grads)
+	if err != nil || finite(square) {
+		return math.Sqrt(square), "", err
 	}
-	host := make([]byte, r.sums.Bytes())
-	r.b.Download(host, r.sums)
-	if err := r.b.Sync(); err != nil {
-		return 0, "", err
-	}
-	var sum float64
-	for i, p := range r.parameters {
-		square := float64(math.Float32frombits(binary.NativeEndian.Uint32(host[4*i:])))
-		if !finite(square) {
+	for _, p := range r.parameters {
+		own, err := r.sumSquares(p.Grad)
+		if err != nil {
+			return 0, "", err
+		}
+		if bad == "" || !finite(own) {
 			bad = tensorName(p)
 		}
-		sum += square
 	}
-	return math.Sqrt(sum), bad, nil
+	return square, bad, nil
+}
+
+// sumSquares is Σ t².
+func (r *run) sumSquares(t kernels.Tensor) (float64, error) {
+	var host [1]float32
+	r.b.Zero(r.sum)
+	r.b.SumSquares(r.sum, t)
+	r.b.Download(kernels.AsBytes(host[:]), r.sum)
+	return float64(host[0]), r.b.Sync()
 }
 
 // update clips and unscales the gradients in one factor, and moves the adapter.
