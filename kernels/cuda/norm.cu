@@ -2,7 +2,7 @@
 // stats; LayerNormBackward adds to dx; AddNorm overwrites out, norm and stats.
 //
 // A thread's runs of eight elements begin at its number·8, blockDim·8 apart. It keeps the first in registers, which is all
-// where D is at most 8192, and reads later ones again.
+// where D is at most 4096, and reads later ones again.
 #include "philox.cuh"
 
 struct runs {
@@ -122,13 +122,16 @@ __device__ __forceinline__ void layer_norm_backward(T *dx, const T *dout, const 
 }
 
 #define NORM(NAME, T, W) \
-	extern "C" __global__ void __launch_bounds__(1024) layer_norm##NAME(T *out, float *stats, const T *x, const W *weight, const W *bias, int D, float eps) { \
+	extern "C" __global__ void __launch_bounds__(512, 3) layer_norm##NAME(T *out, float *stats, const T *x, const W *weight, const W *bias, int D, float eps) { \
+		in_turn(); \
 		layer_norm(out, stats, x, weight, bias, D, eps); \
 	} \
-	extern "C" __global__ void __launch_bounds__(1024) add_norm##NAME(T *out, T *norm, float *stats, const T *x, const T *a, const T *b, const W *weight, const W *bias, int D, float eps, MASK(a), MASK(b)) { \
+	extern "C" __global__ void __launch_bounds__(512, 2) add_norm##NAME(T *out, T *norm, float *stats, const T *x, const T *a, const T *b, const W *weight, const W *bias, int D, float eps, MASK(a), MASK(b)) { \
+		in_turn(); \
 		add_norm(out, norm, stats, x, a, b, weight, bias, D, eps, AS_MASK(a), AS_MASK(b)); \
 	} \
-	extern "C" __global__ void __launch_bounds__(1024) layer_norm_backward##NAME(T *dx, const T *dout, const T *x, const W *weight, const float *stats, int D) { \
+	extern "C" __global__ void __launch_bounds__(512, 2) layer_norm_backward##NAME(T *dx, const T *dout, const T *x, const W *weight, const float *stats, int D) { \
+		in_turn(); \
 		layer_norm_backward(dx, dout, x, weight, stats, D); \
 	}
 NORM(_f32_f32, float, float)

@@ -28,6 +28,7 @@ __device__ __forceinline__ void rotary(T *x, const int *positions, const float *
 
 #define ROTARY(NAME, T) \
 	extern "C" __global__ void rotary##NAME(T *x, const int *positions, const float *table, int heads, int dim, int half, int inverse) { \
+		in_turn(); \
 		rotary(x, positions, table, heads, dim, half, inverse); \
 	}
 EACH_FLOAT(ROTARY)
