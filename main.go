@@ -46,6 +46,7 @@ func commands() []command {
 		{"report", "", "write report.md and report.html anew from results.json; --history compares former runs", runReport},
 		{"download", "REPO", "bring a model of the Hugging Face Hub, or a dataset, into the cache; again goes on where it stopped", runDownload},
 		{"convert", "SRC DST", "make a 4-bit model a 16-bit one, and merge an adapter into it with --adapter", runConvert},
+		{"doctor", "[PATH]", "what a model, adapter, dataset or workspace is, what loads it, and what is wrong with it; --deep reads all values", runDoctor},
 		{"bench", "[MODEL]", "prefill, decoding and training steps against what this machine allows; --random needs no model", runBench},
 		{"devices", "", "the GPUs that this build can use: memory, compute capability, bf16 and tf32", runDevices},
 		{"golden", "DIR", "hold a folder of reference data of the Python stack against this build", runGolden},

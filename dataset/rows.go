@@ -38,6 +38,29 @@ func ReadJSONL(path string) ([]Row, error) {
 
 func readRows(name string, r io.Reader) ([]Row, error) {
 	var rows []Row
+	err := Lines(r, func(n int, line []byte, err error) error {
+		var row Row
+		if err == nil {
+			row, err = ParseRow(line)
+		}
+		if err != nil {
+			return fmt.Errorf("%s:%d: %w", name, n, err)
+		}
+		rows = append(rows, row)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) == 0 {
+		return nil, fmt.Errorf("%s holds no rows; it needs one JSON object a line with instruction and response", name)
+	}
+	return rows, nil
+}
+
+// Lines visits each line that is not blank, counted from 1; the line is valid during the visit only. An error of reading is
+// the last visit's. Lines ends with visit's own error, which it returns.
+func Lines(r io.Reader, visit func(n int, line []byte, err error) error) error {
 	s := bufio.NewScanner(r)
 	s.Buffer(make([]byte, 0, 64<<10), maxLine)
 	n := 1
@@ -49,25 +72,27 @@ func readRows(name string, r io.Reader) ([]Row, error) {
 		if len(line) == 0 {
 			continue
 		}
-		row, err := parseRow(line)
-		if err != nil {
-			return nil, fmt.Errorf("%s:%d: %w", name, n, err)
+		if err := visit(n, line, nil); err != nil {
+			return err
 		}
-		rows = append(rows, row)
 	}
-	if errors.Is(s.Err(), bufio.ErrTooLong) {
-		return nil, fmt.Errorf("%s:%d: the line is longer than %d MiB", name, n, maxLine>>20)
+	switch err := s.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		return visit(n, nil, fmt.Errorf("the line is longer than %d MiB", maxLine>>20))
+	case err != nil:
+		return visit(n, nil, err)
 	}
-	if s.Err() != nil {
-		return nil, fmt.Errorf("read %s: %w", name, s.Err())
-	}
-	if len(rows) == 0 {
-		return nil, fmt.Errorf("%s holds no rows; it needs one JSON object a line with instruction and response", name)
-	}
-	return rows, nil
+	return nil
 }
 
-func parseRow(line []byte) (Row, error) {
+// What a row can lack.
+var (
+	ErrNoInstruction = errors.New("instruction is missing or empty")
+	ErrNoResponse    = errors.New("response is missing or empty: there is nothing to learn from the row")
+)
+
+// ParseRow reads one line's JSON object. ErrNoInstruction and ErrNoResponse come with the row.
+func ParseRow(line []byte) (Row, error) {
 	if !utf8.Valid(line) {
 		return Row{}, errors.New("the line is not valid UTF-8")
 	}
@@ -95,9 +120,9 @@ func parseRow(line []byte) (Row, error) {
 	}
 	switch {
 	case strings.TrimSpace(row.Instruction) == "":
-		return Row{}, errors.New("instruction is missing or empty")
+		return row, ErrNoInstruction
 	case strings.TrimSpace(row.Response) == "":
-		return Row{}, errors.New("response is missing or empty: there is nothing to learn from the row")
+		return row, ErrNoResponse
 	}
 	return row, nil
 }

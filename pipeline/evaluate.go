@@ -117,7 +117,7 @@ func (j *job) measure(ctx context.Context, variants []eval.Variant) (*eval.Resul
 func (j *job) heldOut() ([]dataset.Row, error) {
 	c, seed := j.w.Config.Dataset, j.w.Config.Seed
 	if c.HeldOutFile == "" {
-		rows, err := dataset.ReadJSONL(j.w.datasetFile())
+		rows, err := dataset.ReadJSONL(j.w.DatasetFile())
 		if err != nil {
 			return nil, err
 		}
@@ -142,7 +142,7 @@ func (j *job) heldOut() ([]dataset.Row, error) {
 
 // warnOfOverlap tells when rows of the held-out file are rows of the training data.
 func (j *job) warnOfOverlap(held []dataset.Row) {
-	rows, err := dataset.ReadJSONL(j.w.datasetFile())
+	rows, err := dataset.ReadJSONL(j.w.DatasetFile())
 	if err != nil {
 		return // the dataset has been cleared away since the training
 	}

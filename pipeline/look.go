@@ -119,7 +119,7 @@ func (w *Workspace) folderInput(d *digester, folder string) input {
 }
 
 func (w *Workspace) dataset(d *digester) input {
-	in := w.fileInput(d, w.Config.Dataset.Name, w.datasetFile())
+	in := w.fileInput(d, w.Config.Dataset.Name, w.DatasetFile())
 	if !w.Config.Dataset.Local() && errors.Is(in.err, fs.ErrNotExist) {
 		in.err = unfetched{w.Config.Dataset.Name}
 	}

@@ -152,7 +152,7 @@ func (w *Workspace) rowTokens() (tokens float64, rows int) {
 	const bytesPerToken, keys = 3.5, len(`{"instruction": "", "context": "", "response": "", "category": ""}`)
 	c := w.Config
 	longest := float64(c.Dataset.MaxLength)
-	f, err := os.Open(w.datasetFile())
+	f, err := os.Open(w.DatasetFile())
 	if err != nil {
 		return longest, c.Dataset.NumSamples
 	}

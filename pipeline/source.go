@@ -48,8 +48,8 @@ func (j *job) fetchModel(ctx context.Context) error {
 	return nil
 }
 
-// datasetFile is the place of the rows. Those of the hub are kept in the workspace, so that they stay the same.
-func (w *Workspace) datasetFile() string {
+// DatasetFile is the path of the rows, which need not be there. Those of the hub are kept in the workspace, so that they stay the same.
+func (w *Workspace) DatasetFile() string {
 	d := w.Config.Dataset
 	if d.Local() {
 		return w.Path(d.Name)
@@ -79,7 +79,7 @@ func (j *job) fetchDataset(ctx context.Context) error {
 	if note != "" {
 		j.warn(note)
 	}
-	to := j.w.datasetFile()
+	to := j.w.DatasetFile()
 	if err := os.MkdirAll(filepath.Dir(to), 0o777); err != nil {
 		return fmt.Errorf("make folder %s: %w", filepath.Dir(to), obstacle(err))
 	}

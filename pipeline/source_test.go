@@ -129,7 +129,7 @@ func TestFetchedDataset(t *testing.T) {
 	w, s := hubWorkspace(t), newShelf(t)
 	runAll(t, w, Options{Source: s})
 
-	remove(t, w.datasetFile())
+	remove(t, w.DatasetFile())
 	equal(t, "without its copy", runAll(t, w, Options{Source: s}), nil)
 
 	w.Config.Training.NumEpochs++
@@ -141,15 +141,15 @@ func TestFetchedDataset(t *testing.T) {
 		t.Errorf("%d datasets fetched", s.rows)
 	}
 
-	remove(t, w.datasetFile())
-	write(t, w.datasetFile(), "other rows")
+	remove(t, w.DatasetFile())
+	write(t, w.DatasetFile(), "other rows")
 	if plan := reasons(t, w, Options{}); !strings.HasSuffix(plan[LoRA], "changed") {
 		t.Errorf("plan of lora: %q", plan[LoRA])
 	}
 
-	first := w.datasetFile()
-	if w.Config.Dataset.Revision = "refs/pr/1"; w.datasetFile() == first || filepath.Dir(w.datasetFile()) != filepath.Dir(first) {
-		t.Errorf("the rows of another revision lie in %s", w.datasetFile())
+	first := w.DatasetFile()
+	if w.Config.Dataset.Revision = "refs/pr/1"; w.DatasetFile() == first || filepath.Dir(w.DatasetFile()) != filepath.Dir(first) {
+		t.Errorf("the rows of another revision lie in %s", w.DatasetFile())
 	}
 }
 

@@ -82,7 +82,7 @@ func (ck *Checkpoint) single() error {
 
 func (ck *Checkpoint) sharded() error {
 	path := filepath.Join(ck.dir, indexName)
-	weightMap, err := readIndex(path)
+	weightMap, err := ReadIndex(path)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
@@ -149,8 +149,9 @@ func isPickle(name string) bool {
 	return false
 }
 
-// readIndex reads the index at path into tensor → shard.
-func readIndex(path string) (map[string]string, error) {
+// ReadIndex reads the model.safetensors.index.json at path into tensor → shard, the name of a file beside it. It does not
+// look at the shards. The error does not name the path.
+func ReadIndex(path string) (map[string]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, reason(err, "file")
