@@ -7,6 +7,8 @@ type Fused interface {
 	// AddNorm sets out (T,D) = x + drop(a) + drop(b), and norm and stats as LayerNorm does for out. out may be x, norm may be
 	// a.X or b.X, and both may be left changed.
 	AddNorm(out, norm, stats, x Tensor, a, b Branch, weight, bias Tensor, eps float32)
+	// RotaryPair is Rotary of x and of y, whose numbers of heads may differ.
+	RotaryPair(x, y, positions, table Tensor, h Heads, inverse bool)
 	// LowRank sets out (T,N) += l.Scale·(drop(x) (T,K)·l.Aᵀ)·l.Bᵀ. w is room to work in.
 	LowRank(out, x Tensor, l LowRank, drop Drop, w LowRankWork)
 	// LowRankBackward is LowRank's gradient: it adds to dx (T,K), gradA (r,K) and gradB (N,r) from dout (T,N).
@@ -69,6 +71,11 @@ func (p plain) dropped(out, x Tensor, d Drop) Tensor {
 	}
 	p.b.Dropout(out, x, d.Tokens, d.P, d.Key)
 	return out
+}
+
+func (p plain) RotaryPair(x, y, positions, table Tensor, h Heads, inverse bool) {
+	p.b.Rotary(x, positions, table, h, inverse)
+	p.b.Rotary(y, positions, table, h, inverse)
 }
 
 func (p plain) LowRank(out, x Tensor, l LowRank, drop Drop, w LowRankWork) {

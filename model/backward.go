@@ -123,8 +123,7 @@ func (p *Pass) layerBackward(i int, dx kernels.Tensor, further bool) {
 		p.b.Zero(dk)
 		p.b.Zero(dv)
 		p.b.AttentionBackward(dq, dk, dv, dattention, a.q, a.k, a.v, a.attention, a.logSE, p.run.spans, p.heads)
-		p.rotate(dq, true)
-		p.rotate(dk, true)
+		p.rotate(dq, dk, true)
 		for _, g := range [...]struct {
 			linear int
 			d      kernels.Tensor

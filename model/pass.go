@@ -343,8 +343,7 @@ func (p *Pass) layerInner(i int, a activations, norm kernels.Tensor) {
 	p.linear(i, QProj, a.q, norm, p.run.tokens)
 	p.linear(i, KProj, a.k, norm, p.run.tokens)
 	p.linear(i, VProj, a.v, norm, p.run.tokens)
-	p.rotate(a.q, false)
-	p.rotate(a.k, false)
+	p.rotate(a.q, a.k, false)
 	k, v := a.k, a.v
 	if c := p.run.cache; c != nil {
 		p.b.Scatter(c.k[i], a.k, p.run.slots)
@@ -354,9 +353,9 @@ func (p *Pass) layerInner(i int, a activations, norm kernels.Tensor) {
 	p.b.Attention(a.attention, a.logSE, a.q, k, v, p.run.spans, p.heads)
 }
 
-func (p *Pass) rotate(x kernels.Tensor, inverse bool) {
+func (p *Pass) rotate(q, k kernels.Tensor, inverse bool) {
 	if p.heads.Rotary > 0 {
-		p.b.Rotary(x, p.run.positions, p.rotary, p.heads, inverse)
+		p.fused.RotaryPair(q, k, p.run.positions, p.rotary, p.heads, inverse)
 	}
 }
 

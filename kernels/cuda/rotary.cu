@@ -1,4 +1,4 @@
-// Rotary position embedding, in place: a block turns the heads of one token.
+// Rotary position embedding, in place: a block turns the heads of one token, of x or, with blockIdx.y 1, of y.
 #include "vector.cuh"
 
 // A head's pairs (i, i+half) are taken eight at a time.
@@ -27,8 +27,8 @@ __device__ __forceinline__ void rotary(T *x, const int *positions, const float *
 }
 
 #define ROTARY(NAME, T) \
-	extern "C" __global__ void rotary##NAME(T *x, const int *positions, const float *table, int heads, int dim, int half, int inverse) { \
+	extern "C" __global__ void rotary##NAME(T *x, int x_heads, T *y, int y_heads, const int *positions, const float *table, int dim, int half, int inverse) { \
 		in_turn(); \
-		rotary(x, positions, table, heads, dim, half, inverse); \
+		rotary(blockIdx.y ? y : x, positions, table, blockIdx.y ? y_heads : x_heads, dim, half, inverse); \
 	}
 EACH_FLOAT(ROTARY)
