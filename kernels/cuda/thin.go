@@ -72,9 +72,12 @@ func (l thinLow) fits() bool {
 func (b *Backend) thinLow(drop kernels.Drop, jobs ...thinLow) {
 	first := jobs[0]
 	T, r := first.out.Rows, first.out.Cols
-	ranks, tiles := thinRanks(r), 1
+	eights, tiles, block := thinEights(r), 1, 512
 	if T > 2048 {
-		tiles = min(4, 8/ranks)
+		tiles = 4
+	}
+	if eights > 2 {
+		block = 256
 	}
 	args := []uint64{number(T), number(r)}
 	for _, j := range [2]thinLow{first, jobs[len(jobs)-1]} {
@@ -84,7 +87,7 @@ func (b *Backend) thinLow(drop kernels.Drop, jobs ...thinLow) {
 		}
 		args = append(args, j.out.Addr, j.x.Addr, j.y.Addr, number(j.x.Cols), number(rank), number(k), real32(j.alpha), real32(j.beta))
 	}
-	b.run(fmt.Sprintf("thin_low_%d_%d%s", ranks, tiles, suffix(first.x.DType)), [3]int{ceil(T, 8*tiles), 1, len(jobs)}, 256, 0,
+	b.run(fmt.Sprintf("thin_low_%d_%d%s", eights, tiles, suffix(first.x.DType)), [3]int{ceil(T, 8*tiles), 1, len(jobs)}, block, 0,
 		append(args, mask("thin product", drop, T)...)...)
 }
 
@@ -101,11 +104,14 @@ func (b *Backend) thinSpread(out, low, y kernels.Tensor, transY bool, alpha, bet
 		rank, column = 1, r
 	}
 	const columns = 256 // of a block
-	tokens := 64        // of a block, more where a grid would not take as many blocks
-	for ceil(T, tokens) > 1<<15 {
+	sixteens, tokens := 1, 32
+	if r > 16 {
+		sixteens = 4
+	}
+	for ceil(T, tokens) > 128 { // a block keeps op(y) for its tokens
 		tokens *= 2
 	}
-	b.run(fmt.Sprintf("thin_spread_%d%s", thinRanks(r), suffix(out.DType)), [3]int{ceil(N, columns), ceil(T, tokens), 1}, 256, 0,
+	b.run(fmt.Sprintf("thin_spread_%d%s", sixteens, suffix(out.DType)), [3]int{ceil(N, columns), ceil(T, tokens), 1}, 256, 0,
 		append([]uint64{out.Addr, low.Addr, y.Addr, number(T), number(N), number(r), number(rank), number(column), real32(alpha), real32(beta), number(tokens)},
 			mask("thin product", drop, T)...)...)
 }
@@ -135,17 +141,17 @@ func (b *Backend) thinOver(drop kernels.Drop, jobs ...thinOver) {
 		widest = max(widest, j.x.Cols)
 		args = append(args, j.out.Addr, j.low.Addr, j.x.Addr, number(j.x.Cols), number(rank), number(column), real32(j.alpha), real32(j.beta))
 	}
-	b.run(fmt.Sprintf("thin_over_%d%s", thinRanks(r), suffix(first.x.DType)), [3]int{ceil(widest, 32), 1, len(jobs)}, 512, 0,
+	b.run(fmt.Sprintf("thin_over_%d%s", thinEights(r), suffix(first.x.DType)), [3]int{ceil(widest, 32), 1, len(jobs)}, 512, 0,
 		append(args, mask("thin product", drop, T)...)...)
 }
 
-// thinRanks is how many tiles of sixteen ranks a kernel is made for: 1, 2 or 4.
-func thinRanks(r int) int {
+// thinEights is for how many runs of eight ranks a kernel is made that does r: 1, 2 or 8.
+func thinEights(r int) int {
 	switch {
-	case r <= 16:
+	case r <= 8:
 		return 1
-	case r <= 32:
+	case r <= 16:
 		return 2
 	}
-	return 4
+	return 8
 }
