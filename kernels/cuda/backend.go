@@ -57,14 +57,6 @@ func (b *Backend) run(kernel string, grid [3]int, block, shared int, args ...uin
 	}
 }
 
-// flat queues a kernel that does n independent elements, some a thread; its last argument is n.
-func (b *Backend) flat(kernel string, n int, args ...uint64) {
-	const block, perThread = 256, 4
-	if n > 0 {
-		b.run(kernel, [3]int{ceil(n, block*perThread), 1, 1}, block, 0, append(args, number(n))...)
-	}
-}
-
 func ceil(n, d int) int { return (n + d - 1) / d }
 
 // Alloc reserves zeroed memory.
