@@ -160,3 +160,56 @@ template <class T> __device__ __forceinline__ void dequantize_nf4(T *out, const 
 		dequantize_nf4(out, codes, scales{absmax, nested, map, offset, nested_size}, size, round, n); \
 	}
 EACH_FLOAT(DEQUANTIZE)
+
+// apart adds to moved and whole the squares of w - x and of w, of the 8·RUNS weights that dequantize_runs gives a thread.
+template <int ROUND, class T> __device__ __forceinline__ void apart(float &moved, float &whole, const uint8_t *codes, const scales &s, const T *w, const float *values, int size, long long n) {
+	const int shift = bits(size), step = blockDim.x * 8;
+	const long long first = (long long)blockIdx.x * step * RUNS + threadIdx.x * 8;
+#pragma unroll
+	for (int r = 0; r < RUNS; r++) {
+		const long long from = first + r * step;
+		const int there = (int)max(0LL, min(8LL, n - from));
+		if (there == 0) return;
+		float own[8], scale = shift < 3 ? 0 : s.of(from >> shift);
+		load8(own, w + from, there, there == 8 && aligned(w));
+#pragma unroll
+		for (int i = 0; i < 8; i++) {
+			if (i >= there) break;
+			float x = __fmul_rn(values[codes[(from + i) / 2] >> (i ^ 1) % 2 * 4 & 15], shift < 3 ? s.of((from + i) / size) : scale);
+			float d = own[i] - rounded<ROUND>(x);
+			moved += d * d, whole += own[i] * own[i];
+		}
+	}
+}
+
+__device__ __forceinline__ double block_sum(double x) {
+	__shared__ double part[256];
+	__syncthreads();
+	part[threadIdx.x] = x;
+	for (int half = 128; half; half /= 2) {
+		__syncthreads();
+		if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
+	}
+	__syncthreads();
+	return part[0];
+}
+
+// error_nf4: part (blocks,2) holds the sums of a block of 256 threads.
+template <class T> __device__ __forceinline__ void error_nf4(double *part, const uint8_t *codes, const scales &s, const T *w, int size, int round, long long n) {
+	__shared__ float values[16];
+	if (threadIdx.x < 16) values[threadIdx.x] = nf4_values[threadIdx.x];
+	__syncthreads();
+	float moved = 0, whole = 0;
+	if (round == 1) apart<1>(moved, whole, codes, s, w, values, size, n);
+	else if (round == 2) apart<2>(moved, whole, codes, s, w, values, size, n);
+	else apart<0>(moved, whole, codes, s, w, values, size, n);
+	double sums[2] = {block_sum((double)moved), block_sum((double)whole)};
+	if (threadIdx.x < 2) part[2 * blockIdx.x + threadIdx.x] = sums[threadIdx.x];
+}
+
+#define ERROR_NF4(SUFFIX, T) \
+	extern "C" __global__ void error_nf4##SUFFIX(double *part, const uint8_t *codes, const void *absmax, const float *nested, const float *map, \
+		const T *w, float offset, int size, int nested_size, int round, long long n) { \
+		error_nf4(part, codes, scales{absmax, nested, map, offset, nested_size}, w, size, round, n); \
+	}
+EACH_FLOAT(ERROR_NF4)

@@ -1,8 +1,13 @@
 package cuda
 
-import "quartet/kernels"
+import (
+	"encoding/binary"
+	"math"
 
-// nf4Runs is how many runs of eight weights a thread dequantises, RUNS in nf4.cu.
+	"quartet/kernels"
+)
+
+// nf4Runs is how many runs of eight weights a thread does, RUNS in nf4.cu.
 const nf4Runs = 4
 
 // QuantizeNF4 sets out (NF4, its Quant allocated) from x of the same shape, and with double quantisation waits for the mean
@@ -42,6 +47,27 @@ func (b *Backend) DequantizeNF4(out, x kernels.Tensor) {
 	}
 	b.runs("dequantize_nf4"+suffix(out.DType), x.Len(), 8*nf4Runs, out.Addr, x.Addr, q.Absmax.Addr, q.NestedAbsmax.Addr, b.maps().Addr,
 		real32(q.NestedOffset), number(q.BlockSize), number(q.NestedBlockSize), number(int(round)))
+}
+
+// ErrorNF4 is the sum of the squares of what quantising moved weights w by, to x of the same shape, and that of w's own. It waits
+// for them.
+func (b *Backend) ErrorNF4(x, w kernels.Tensor) (moved, whole float64) {
+	kernels.WantNF4("ErrorNF4", "x", x)
+	kernels.WantFloat("ErrorNF4", "w", w, x.Rows, x.Cols)
+	if x.Len() == 0 {
+		return 0, 0
+	}
+	q, parts := x.Quant, ceil(x.Len(), 8*nf4Runs*256)
+	sums := b.room("nf4 error", kernels.U8, parts, 16)
+	b.runs("error_nf4"+suffix(w.DType), x.Len(), 8*nf4Runs, sums.Addr, x.Addr, q.Absmax.Addr, q.NestedAbsmax.Addr, b.maps().Addr, w.Addr,
+		real32(q.NestedOffset), number(q.BlockSize), number(q.NestedBlockSize), number(int(q.Round)))
+	host := make([]byte, sums.Bytes())
+	b.Download(host, sums)
+	for at := 0; at < len(host); at += 16 {
+		moved += math.Float64frombits(binary.LittleEndian.Uint64(host[at:]))
+		whole += math.Float64frombits(binary.LittleEndian.Uint64(host[at+8:]))
+	}
+	return moved, whole
 }
 
 // maps is the signed and after it the unsigned 8-bit map (1,512).
