@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -22,7 +23,13 @@ import (
 // runConvert is `quartet convert SRC DST`.
 func runConvert(ctx context.Context, args []string, std streams) error {
 	f := flags("convert", "SRC DST", std)
-	adapter := f.String("adapter", "", "merge the LoRA adapter in this `folder` into the weights")
+	adapter := ""
+	f.Func("adapter", "merge the LoRA adapter in this `folder` into the weights", func(folder string) error {
+		if adapter = folder; folder == "" { // as of a variable that is not set
+			return errors.New("name a folder")
+		}
+		return nil
+	})
 	folders, err := parse(f, args)
 	if err != nil {
 		return err
@@ -38,7 +45,7 @@ func runConvert(ctx context.Context, args []string, std streams) error {
 	show := console.New(std.out, console.ModeFor(std.out, false), console.Color(std.out))
 	emit := func(e event.Event) { e.Time = time.Now(); show(e) }
 	size, err := makeFolder(dst, func(temp string) error {
-		return model.Convert(b, src, *adapter, temp, event.NewMeter("bytes", emit).Until(ctx))
+		return model.Convert(b, src, adapter, temp, event.NewMeter("bytes", emit).Until(ctx))
 	})
 	if err != nil {
 		return err
@@ -55,13 +62,18 @@ func makeFolder(path string, fill func(temp string) error) (size int64, err erro
 		return 0, taken
 	}
 	parent := filepath.Dir(path)
-	temp := filepath.Join(parent, fmt.Sprintf(".%s.quartet-%08x", filepath.Base(path), rand.Uint32()))
+	prefix := filepath.Join(parent, "."+filepath.Base(path)+".converting-")
+	removeDead(prefix)
+	temp := fmt.Sprintf("%s%08x", prefix, rand.Uint32())
 	if err := os.Mkdir(temp, 0o777); errors.Is(err, fs.ErrNotExist) {
 		return 0, fmt.Errorf("write %s: the folder %s is missing; make it first", path, parent)
 	} else if err != nil {
 		return 0, fmt.Errorf("write %s: %w; choose another folder", path, reason(err))
 	}
 	defer os.RemoveAll(temp) // gone once renamed
+	if alive, err := lock(temp); err == nil {
+		defer alive.Close()
+	}
 	if err := fill(temp); err != nil {
 		return 0, err
 	}
@@ -82,6 +94,35 @@ func makeFolder(path string, fill func(temp string) error) (size int64, err erro
 		return 0, fmt.Errorf("write %s: %w; check the disk", path, reason(err))
 	}
 	return size, nil
+}
+
+// removeDead removes the folders of conversions that were killed: those that no process holds the lock of.
+func removeDead(prefix string) {
+	left, _ := filepath.Glob(globbed(prefix) + "*")
+	for _, temp := range left {
+		if dead, err := lock(temp); err == nil {
+			os.RemoveAll(temp)
+			dead.Close()
+		}
+	}
+}
+
+// globbed is a path as a pattern that matches it alone.
+func globbed(path string) string {
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(path)
+}
+
+// lock takes a folder's lock, which ends with this process at the latest.
+func lock(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // syncAll writes the files of a folder and then itself through to the disk, and adds up their bytes.

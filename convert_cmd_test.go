@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -75,11 +76,42 @@ func TestConvertMakesAFolderWholeOrNotAtAll(t *testing.T) {
 			t.Errorf("%q: status %d\n%s%s", c.args, status, out, errs)
 		}
 	}
+	status, _, errs = called(context.Background(), "convert", four, fresh, "--adapter", "")
+	if status != 1 || !strings.HasPrefix(errs, "invalid value \"\" for flag -adapter: name a folder\n") {
+		t.Errorf("an empty --adapter: status %d\n%s", status, errs)
+	}
 	left, err := os.ReadDir(dir)
 	if err != nil || len(left) != 1 {
 		t.Errorf("left over: %v, %v", left, err)
 	}
 	if now, err := os.ReadFile(filepath.Join(dst, "model.safetensors")); err != nil || !bytes.Equal(now, made) {
 		t.Errorf("the finished folder has changed, %v", err)
+	}
+}
+
+func TestConvertRemovesWhatKilledConversionsLeft(t *testing.T) {
+	_, four := fourBit(t)
+	dir := t.TempDir()
+	dead, alive, other := filepath.Join(dir, ".o[u]t.converting-00000001"), filepath.Join(dir, ".o[u]t.converting-00000002"), filepath.Join(dir, ".out.converting-1")
+	for _, d := range []string{dead, alive, other} {
+		if err := os.MkdirAll(filepath.Join(d, "inner"), 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held, err := lock(alive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if status, _, errs := called(context.Background(), "convert", four, filepath.Join(dir, "o[u]t")); status != 0 {
+		t.Fatal(errs)
+	}
+	var left []string
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		left = append(left, e.Name())
+	}
+	if want := []string{filepath.Base(alive), ".out.converting-1", "o[u]t"}; err != nil || !slices.Equal(left, want) {
+		t.Errorf("left %q, not %q", left, want)
 	}
 }

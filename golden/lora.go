@@ -65,7 +65,7 @@ func loraMerge(b kernels.Backend, dir string) ([]Check, error) {
 	}
 	defer ref.Close()
 	got, _, release, err := written(func(out string) error {
-		return model.Merge(b, filepath.Join(dir, "phi", "base"), filepath.Join(dir, "phi", "lora"), out, nil)
+		return model.Convert(b, filepath.Join(dir, "phi", "base"), filepath.Join(dir, "phi", "lora"), out, nil)
 	})
 	if err != nil {
 		return nil, err

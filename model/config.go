@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"quartet/kernels"
 )
@@ -84,8 +85,11 @@ func (t tokenID) or(other int32) int32 {
 // It refuses what this program would compute differently from transformers.
 func ReadConfig(dir string) (Config, error) {
 	path := filepath.Join(dir, "config.json")
-	data, err := readText(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	data, err := readText(path, maxText)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		if _, err := os.Stat(filepath.Join(dir, adapterConfigFile)); err == nil {
+			return Config{}, fmt.Errorf("read %s: no such file; %s is a LoRA adapter, not a model", path, dir)
+		}
 		return Config{}, fmt.Errorf("read %s: no such file; a model folder holds config.json, model.safetensors and a tokenizer", path)
 	}
 	if err != nil {
@@ -100,7 +104,7 @@ func ReadConfig(dir string) (Config, error) {
 			EOS tokenID `json:"eos_token_id"`
 		}
 		path := filepath.Join(dir, "generation_config.json")
-		if data, err := readText(path); err == nil && json.Unmarshal(data, &g) == nil {
+		if data, err := readText(path, maxText); err == nil && json.Unmarshal(data, &g) == nil {
 			if c.EOS = g.EOS.or(-1); c.EOS >= int32(c.VocabSize) {
 				return Config{}, fmt.Errorf("read %s: token id %d is outside the vocabulary of %d", path, c.EOS, c.VocabSize)
 			}
@@ -112,14 +116,14 @@ func ReadConfig(dir string) (Config, error) {
 // maxText bounds the settings of a model or an adapter in bytes, far above any.
 const maxText = 1 << 20
 
-// readText reads a file of settings.
-func readText(path string) ([]byte, error) {
+// readText reads a regular file of at most a number of bytes.
+func readText(path string, most int64) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxText {
-		return nil, fmt.Errorf("read %s: not a file of at most %d bytes; download it again", path, maxText)
+	if !info.Mode().IsRegular() || info.Size() > most {
+		return nil, fmt.Errorf("read %s: not a file of at most %d bytes; download it again", path, most)
 	}
 	return os.ReadFile(path)
 }

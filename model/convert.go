@@ -217,7 +217,10 @@ func relative(sums [2]float64) float64 {
 
 // companions are the files that go with a model's weights.
 var companions = []string{"generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-	"vocab.json", "merges.txt", "added_tokens.json"}
+	"vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja"}
+
+// maxCompanion bounds a companion in bytes, far above any.
+const maxCompanion = 1 << 28
 
 // finish writes config.json and copies the generation settings and the tokenizer, as far as the source has them.
 func (c *conversion) finish(config []byte) error {
@@ -225,7 +228,7 @@ func (c *conversion) finish(config []byte) error {
 		return err
 	}
 	for _, name := range companions {
-		data, err := os.ReadFile(filepath.Join(c.src, name))
+		data, err := readText(filepath.Join(c.src, name), maxCompanion)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

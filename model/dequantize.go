@@ -28,6 +28,9 @@ func Convert(b kernels.Backend, src, adapter, dst string, progress Progress) err
 		if c.adapter, err = LoadAdapter(b, c.config, adapter); err != nil {
 			return err
 		}
+		if c.adapter.IsZero() {
+			return fmt.Errorf("convert %s: every B of adapter %s is zero, as before training, so that merging it would change nothing; give one that was trained", src, adapter)
+		}
 	}
 	if c.config.Quantized {
 		err = c.dequantize()

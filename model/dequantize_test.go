@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 
+	"quartet/kernels"
 	"quartet/kernels/cpu"
 	"quartet/model"
 	"quartet/model/modeltest"
@@ -130,10 +132,24 @@ func TestConvertRefuses(t *testing.T) {
 	broken := rewritten(t, four, func(all map[string]safetensors.Tensor) { delete(all, "model.layers.0.mlp.fc1.weight.absmax") })
 	stateless := rewritten(t, four, func(all map[string]safetensors.Tensor) { delete(all, q0+".quant_state.bitsandbytes__nf4") })
 	other := adapterFolder(t, write(t, modeltest.Shape{Hidden: 30}), "q_proj")
+	untrained := t.TempDir()
+	base := weights(t, src)
+	a, err := model.NewAdapter(base.Backend(), base.Config, model.AdapterConfig{R: 3, Alpha: 4, Targets: []string{"q_proj"}}, 7, kernels.F16)
+	if err == nil {
+		err = a.Save(untrained)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Free()
+	file := filepath.Join(src, "model.safetensors")
 	for _, c := range []struct{ src, adapter, want string }{
 		{src, "", "convert " + src + ": it is not quantised, so there is nothing to do; name an adapter to merge"},
 		{broken, "", "convert " + broken + ": tensor model.layers.0.mlp.fc1.weight: read " + broken + ": tensor \"model.layers.0.mlp.fc1.weight.absmax\" is missing; check that the folder holds the model its config.json describes"},
 		{stateless, "", "convert " + stateless + ": tensor " + q0 + " has dtype U8, not F16, BF16 or F32"},
+		{src, untrained, "convert " + src + ": every B of adapter " + untrained + " is zero, as before training, so that merging it would change nothing; give one that was trained"},
+		{other, "", "read " + other + "/config.json: no such file; " + other + " is a LoRA adapter, not a model"},
+		{file, "", "read " + file + "/config.json: no such file; a model folder holds config.json, model.safetensors and a tokenizer"},
 		{four, other, "load adapter " + other + ": tensor base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight has shape [3 30], but r and the base's config.json ask for [3 42]; is it the adapter of another base?"},
 	} {
 		dst := t.TempDir()
@@ -143,6 +159,18 @@ func TestConvertRefuses(t *testing.T) {
 		if left, err := os.ReadDir(dst); err != nil || len(left) > 0 {
 			t.Errorf("a refused conversion left %v, %v", left, err)
 		}
+	}
+}
+
+func TestConvertReadsNoPipe(t *testing.T) {
+	four, _ := quantize(t, write(t, modeltest.Shape{}), half)
+	pipe := filepath.Join(four, "vocab.json")
+	if err := syscall.Mkfifo(pipe, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	want := "convert " + four + ": read " + pipe + ": not a file of at most 268435456 bytes; download it again"
+	if err := model.Convert(cpu.New(), four, "", t.TempDir(), nil); err == nil || err.Error() != want {
+		t.Errorf("%v, not\n%s", err, want)
 	}
 }
 

@@ -102,7 +102,7 @@ func TestShardsAndUnalignedFiles(t *testing.T) {
 			quantized, stats := quantize(t, src, half)
 			adapter := adapterFolder(t, src, "v_proj", "fc1")
 			merged := t.TempDir()
-			if err := model.Merge(cpu.New(), src, adapter, merged, nil); err != nil {
+			if err := model.Convert(cpu.New(), src, adapter, merged, nil); err != nil {
 				t.Fatal(err)
 			}
 			want, want4 := logits(t, &model.Model{Weights: weights(t, src)}), logits(t, &model.Model{Weights: weights(t, quantized)})
@@ -125,7 +125,7 @@ func TestShardsAndUnalignedFiles(t *testing.T) {
 					t.Errorf("figures %+v, not %+v", told, stats)
 				}
 				twice := t.TempDir()
-				if err := model.Merge(cpu.New(), dir, adapter, twice, nil); err != nil {
+				if err := model.Convert(cpu.New(), dir, adapter, twice, nil); err != nil {
 					t.Fatal(err)
 				}
 				for got, want := range map[string]string{again: quantized, twice: merged} {
@@ -219,7 +219,7 @@ func TestMergedModelComputesAsTheAdapterDoes(t *testing.T) {
 		limit := map[safetensors.DType]float64{"": 2e-2, "F16": 2e-2, "BF16": 1e-1, "F32": 1e-4}[shape.DType]
 		src, merged := write(t, shape), t.TempDir()
 		adapter := adapterFolder(t, src, targets...)
-		if err := model.Merge(cpu.New(), src, adapter, merged, nil); err != nil {
+		if err := model.Convert(cpu.New(), src, adapter, merged, nil); err != nil {
 			t.Fatal(err)
 		}
 		base := weights(t, src)
@@ -453,7 +453,7 @@ func TestDeviceMemoryIsGivenBack(t *testing.T) {
 			_, err := model.Quantize(b, src, t.TempDir(), half, nil)
 			return err
 		},
-		"merge": func(b kernels.Backend) error { return model.Merge(b, src, adapter, t.TempDir(), nil) },
+		"merge": func(b kernels.Backend) error { return model.Convert(b, src, adapter, t.TempDir(), nil) },
 		"merge and quantize": func(b kernels.Backend) error {
 			_, err := model.MergeQuantize(b, src, adapter, t.TempDir(), half, "dequantized", nil)
 			return err
@@ -490,7 +490,7 @@ func TestProgressEndsAtItsTotal(t *testing.T) {
 				_, err := model.Quantize(cpu.New(), src, t.TempDir(), half, p)
 				return err
 			},
-			"merge": func(p model.Progress) error { return model.Merge(cpu.New(), src, adapter, t.TempDir(), p) },
+			"merge": func(p model.Progress) error { return model.Convert(cpu.New(), src, adapter, t.TempDir(), p) },
 			"fp16": func(p model.Progress) error {
 				_, err := model.MergeQuantize(cpu.New(), src, adapter, t.TempDir(), half, "fp16", p)
 				return err

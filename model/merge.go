@@ -24,21 +24,7 @@ type MergeStats struct {
 	DequantizedError float64 `json:"merged_dequantized_error"`
 }
 
-// Merge writes the 16- or 32-bit model in folder base with the adapter merged into its weights: W + scale·B·A, added in
-// fp32 and rounded once. dst is an empty folder. One matrix is in memory at a time. progress, which may be nil, is told
-// how many bytes of the base have been read.
-func Merge(b kernels.Backend, base, adapter, dst string, progress Progress) error {
-	c, err := newMerge(b, base, adapter, dst, progress)
-	if err != nil {
-		return err
-	}
-	defer c.close()
-	if err := c.merge(); err != nil {
-		return fmt.Errorf("merge %s into %s: %w", adapter, base, err)
-	}
-	return nil
-}
-
+// merge writes the source with the adapter merged into its weights.
 func (c *conversion) merge() error {
 	var entries []safetensors.Entry
 	for _, name := range c.ck.Names() {

@@ -109,7 +109,7 @@ func TestMergedFolder(t *testing.T) {
 				targets = targets[:2]
 			}
 			adapter := adapterFolder(t, src, targets...)
-			if err := model.Merge(cpu.New(), src, adapter, dst, nil); err != nil {
+			if err := model.Convert(cpu.New(), src, adapter, dst, nil); err != nil {
 				t.Fatal(err)
 			}
 			base := weights(t, src)
@@ -168,7 +168,7 @@ func TestMergeQuantizeEqualsMergeThenQuantize(t *testing.T) {
 				targets = targets[:2]
 			}
 			adapter := adapterFolder(t, src, targets...)
-			if err := model.Merge(cpu.New(), src, adapter, merged, nil); err != nil {
+			if err := model.Convert(cpu.New(), src, adapter, merged, nil); err != nil {
 				t.Fatal(err)
 			}
 			two, stats := quantize(t, merged, half)
@@ -278,8 +278,8 @@ func TestMergeRefuses(t *testing.T) {
 		got  func() error
 		want string
 	}{
-		"overflow": {func() error { return model.Merge(cpu.New(), huge, large, dst, nil) },
-			fmt.Sprintf("merge %s into %s: write %s: tensor %q: %s", large, huge, filepath.Join(dst, "model.safetensors"), q0, tooLarge)},
+		"overflow": {func() error { return model.Convert(cpu.New(), huge, large, dst, nil) },
+			fmt.Sprintf("convert %s: write %s: tensor %q: %s", huge, filepath.Join(dst, "model.safetensors"), q0, tooLarge)},
 		"overflow before quantising": {func() error {
 			_, err := model.MergeQuantize(cpu.New(), huge, large, dst, half, "fp16", nil)
 			return err
@@ -288,9 +288,11 @@ func TestMergeRefuses(t *testing.T) {
 			_, err := model.MergeQuantize(cpu.New(), src, adapter, dst, half, "exact", nil)
 			return err
 		}, `merge into "exact"; it is "fp16" or "dequantized"`},
-		"quantised base": {func() error { return model.Merge(cpu.New(), quantized, adapter, dst, nil) },
-			"convert " + quantized + ": it is quantised already; give the 16-bit model it was made from"},
-		"no adapter": {func() error { return model.Merge(cpu.New(), src, src, dst, nil) },
+		"quantised base": {func() error {
+			_, err := model.MergeQuantize(cpu.New(), quantized, adapter, dst, half, "fp16", nil)
+			return err
+		}, "convert " + quantized + ": it is quantised already; give the 16-bit model it was made from"},
+		"no adapter": {func() error { return model.Convert(cpu.New(), src, src, dst, nil) },
 			"load adapter " + src + ": adapter_config.json is missing; a PEFT folder holds it and adapter_model.safetensors"},
 	} {
 		if err := c.got(); err == nil || err.Error() != c.want {
@@ -306,7 +308,7 @@ func TestMergeRefuses(t *testing.T) {
 // in the last place.
 func TestGoldenMergedFolder(t *testing.T) {
 	want, dst := tensors(t, goldenFile(t, "phi", "merged")), t.TempDir()
-	if err := model.Merge(cpu.New(), goldenFile(t, "phi", "base"), goldenFile(t, "phi", "lora"), dst, nil); err != nil {
+	if err := model.Convert(cpu.New(), goldenFile(t, "phi", "base"), goldenFile(t, "phi", "lora"), dst, nil); err != nil {
 		t.Fatal(err)
 	}
 	got := tensors(t, dst)

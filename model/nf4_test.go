@@ -446,7 +446,7 @@ func TestOneMatrixAtATime(t *testing.T) {
 			_, err := model.Quantize(b, src, dst, half, nil)
 			return err
 		}},
-		"merge": {7*42*77 + parameters, func(b kernels.Backend, dst string) error { return model.Merge(b, src, adapter, dst, nil) }},
+		"merge": {7*42*77 + parameters, func(b kernels.Backend, dst string) error { return model.Convert(b, src, adapter, dst, nil) }},
 		"merge and quantize": {11*42*77 + parameters, func(b kernels.Backend, dst string) error {
 			_, err := model.MergeQuantize(b, src, adapter, dst, half, "fp16", nil)
 			return err
@@ -474,7 +474,7 @@ func TestRunningOutOfMemoryKeepsNone(t *testing.T) {
 			_, err := model.Quantize(b, base, dst, half, nil)
 			return err
 		},
-		"merge": func(b kernels.Backend, dst string) error { return model.Merge(b, base, adapter, dst, nil) },
+		"merge": func(b kernels.Backend, dst string) error { return model.Convert(b, base, adapter, dst, nil) },
 		"merge and quantize": func(b kernels.Backend, dst string) error {
 			_, err := model.MergeQuantize(b, base, adapter, dst, half, "dequantized", nil)
 			return err

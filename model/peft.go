@@ -87,7 +87,7 @@ func loadAdapter(b kernels.Backend, c Config, dir string) (*Adapter, error) {
 // ReadAdapterConfig reads a PEFT folder's adapter_config.json. Unknown keys are ignored, but what would change the
 // computation is refused by name.
 func ReadAdapterConfig(dir string) (AdapterConfig, error) {
-	data, err := readText(filepath.Join(dir, adapterConfigFile))
+	data, err := readText(filepath.Join(dir, adapterConfigFile), maxText)
 	if errors.Is(err, fs.ErrNotExist) {
 		return AdapterConfig{}, fmt.Errorf("%s is missing; a PEFT folder holds it and %s", adapterConfigFile, adapterModelFile)
 	}
