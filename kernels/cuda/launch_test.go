@@ -179,6 +179,7 @@ func (x *bench) optimisers(s sizes) {
 			packed, plain := x.nf4(s.T, s.D, twice), x.tensor(d, s.T, s.D)
 			x.do("QuantizeNF4", packed.Len(), func() { x.b.QuantizeNF4(packed, plain) })
 			x.do("DequantizeNF4", packed.Len(), func() { x.b.DequantizeNF4(plain, packed) })
+			x.do("ErrorNF4", packed.Len(), func() { x.b.ErrorNF4(packed, plain) })
 		}
 	}
 }
