@@ -136,32 +136,3 @@ func BenchmarkBandwidth(bench *testing.B) {
 	gradients, sum := noise(bench, b, kernels.F32, 1, 1<<26), noise(bench, b, kernels.F32, 1, 1)
 	run("SumSquares", 4<<26, func(int) { b.SumSquares(sum, gradients) })
 }
-
-// hurried launches every kernel early.
-type hurried struct{ device }
-
-func (h hurried) launch(l launch) error {
-	l.early = true
-	return h.device.launch(l)
-}
-
-// BenchmarkEarly is what launching early saves of a layer's small kernels, one behind another.
-func BenchmarkEarly(bench *testing.B) {
-	const T, D = 1024, 2560
-	for _, name := range []string{"in turn", "early"} {
-		bench.Run(name, func(tb *testing.B) {
-			b := openTest(tb, kernels.F16)
-			if name == "early" {
-				b.dev = hurried{b.dev}
-			}
-			weight, bias, stats := noise(tb, b, kernels.F16, 1, D), noise(tb, b, kernels.F16, 1, D), noise(tb, b, kernels.F32, T, 2)
-			x, y, z := noise(tb, b, kernels.F16, T, D), noise(tb, b, kernels.F16, T, D), noise(tb, b, kernels.F16, T, D)
-			replays(tb, b, 2*T*D*(2+2+4+3), func(int) {
-				b.LayerNorm(y, stats, x, weight, bias, 1e-5)
-				b.Gelu(z, y)
-				b.LayerNormBackward(x, z, y, weight, stats)
-				b.Add(x, y, z)
-			})
-		})
-	}
-}

@@ -15,5 +15,5 @@ template <class T> __device__ __forceinline__ void dropout(T *out, const T *x, i
 }
 
 #define DROPOUT(NAME, T) \
-	extern "C" __global__ void dropout##NAME(T *out, const T *x, int D, MASK(m)) { in_turn(); dropout(out, x, D, AS_MASK(m)); }
+	extern "C" __global__ void dropout##NAME(T *out, const T *x, int D, MASK(m)) { dropout(out, x, D, AS_MASK(m)); }
 EACH_FLOAT(DROPOUT)

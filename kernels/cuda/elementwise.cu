@@ -78,7 +78,7 @@ template <class T> __device__ __forceinline__ void gelu_backward(T *dx, const T 
 }
 
 #define COPY(NAME, O, X) \
-	extern "C" __global__ void copy##NAME(O *out, const X *x, long long n) { in_turn(); convert(out, x, n); }
+	extern "C" __global__ void copy##NAME(O *out, const X *x, long long n) { convert(out, x, n); }
 COPY(_f16_f32, f16, float)
 COPY(_bf16_f32, bf16, float)
 COPY(_f32_f16, float, f16)
@@ -97,8 +97,8 @@ extern "C" __global__ void copy_bytes(uint8_t *out, const uint8_t *x, long long 
 }
 
 #define ELEMENTWISE(NAME, T) \
-	extern "C" __global__ void add##NAME(T *out, const T *x, const T *y, long long n) { in_turn(); add(out, x, y, n); } \
-	extern "C" __global__ void scale##NAME(T *x, float s, long long n) { in_turn(); scale(x, s, n); } \
-	extern "C" __global__ void gelu##NAME(T *out, const T *x, long long n) { in_turn(); gelu(out, x, n); } \
-	extern "C" __global__ void gelu_backward##NAME(T *dx, const T *dout, const T *x, long long n) { in_turn(); gelu_backward(dx, dout, x, n); }
+	extern "C" __global__ void add##NAME(T *out, const T *x, const T *y, long long n) { add(out, x, y, n); } \
+	extern "C" __global__ void scale##NAME(T *x, float s, long long n) { scale(x, s, n); } \
+	extern "C" __global__ void gelu##NAME(T *out, const T *x, long long n) { gelu(out, x, n); } \
+	extern "C" __global__ void gelu_backward##NAME(T *dx, const T *dout, const T *x, long long n) { gelu_backward(dx, dout, x, n); }
 EACH_FLOAT(ELEMENTWISE)

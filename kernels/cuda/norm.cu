@@ -123,15 +123,12 @@ __device__ __forceinline__ void layer_norm_backward(T *dx, const T *dout, const 
 
 #define NORM(NAME, T, W) \
 	extern "C" __global__ void __launch_bounds__(512, 3) layer_norm##NAME(T *out, float *stats, const T *x, const W *weight, const W *bias, int D, float eps) { \
-		in_turn(); \
 		layer_norm(out, stats, x, weight, bias, D, eps); \
 	} \
 	extern "C" __global__ void __launch_bounds__(512, 2) add_norm##NAME(T *out, T *norm, float *stats, const T *x, const T *a, const T *b, const W *weight, const W *bias, int D, float eps, MASK(a), MASK(b)) { \
-		in_turn(); \
 		add_norm(out, norm, stats, x, a, b, weight, bias, D, eps, AS_MASK(a), AS_MASK(b)); \
 	} \
 	extern "C" __global__ void __launch_bounds__(512, 2) layer_norm_backward##NAME(T *dx, const T *dout, const T *x, const W *weight, const float *stats, int D) { \
-		in_turn(); \
 		layer_norm_backward(dx, dout, x, weight, stats, D); \
 	}
 NORM(_f32_f32, float, float)

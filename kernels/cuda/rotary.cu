@@ -28,7 +28,6 @@ __device__ __forceinline__ void rotary(T *x, const int *positions, const float *
 
 #define ROTARY(NAME, T) \
 	extern "C" __global__ void rotary##NAME(T *x, int x_heads, T *y, int y_heads, const int *positions, const float *table, int dim, int half, int inverse) { \
-		in_turn(); \
 		rotary(blockIdx.y ? y : x, positions, table, blockIdx.y ? y_heads : x_heads, dim, half, inverse); \
 	}
 EACH_FLOAT(ROTARY)

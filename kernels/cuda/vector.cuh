@@ -2,15 +2,6 @@
 #pragma once
 #include "common.cuh"
 
-// in_turn lets the kernel behind this one come to the GPU and waits until what was queued before has written its results. A
-// kernel that begins with it may be launched early.
-__device__ __forceinline__ void in_turn() {
-#if __CUDA_ARCH__ >= 900
-	asm volatile("griddepcontrol.launch_dependents;");
-	asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
 __device__ __forceinline__ bool aligned(const void *p) { return (uintptr_t)p % 16 == 0; }
 
 __device__ __forceinline__ void unpack(float *v, uint32_t w, f16) {
