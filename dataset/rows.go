@@ -26,6 +26,14 @@ type Row struct {
 // maxLine bounds a row's line in bytes.
 const maxLine = 16 << 20
 
+// Read reads the rows of a .parquet file, or of any other as JSONL.
+func Read(path string) ([]Row, error) {
+	if IsParquet(path) {
+		return readParquet(path)
+	}
+	return ReadJSONL(path)
+}
+
 // ReadJSONL reads rows, one JSON object a line. Blank lines and unknown keys are skipped; errors name file and line.
 func ReadJSONL(path string) ([]Row, error) {
 	f, err := os.Open(path)
@@ -118,13 +126,18 @@ func ParseRow(line []byte) (Row, error) {
 			return Row{}, fmt.Errorf("%s is a JSON %.20s, not a string", f.name, wrong.Value)
 		}
 	}
+	return row, row.check()
+}
+
+// check is what the row lacks.
+func (r Row) check() error {
 	switch {
-	case strings.TrimSpace(row.Instruction) == "":
-		return row, ErrNoInstruction
-	case strings.TrimSpace(row.Response) == "":
-		return row, ErrNoResponse
+	case strings.TrimSpace(r.Instruction) == "":
+		return ErrNoInstruction
+	case strings.TrimSpace(r.Response) == "":
+		return ErrNoResponse
 	}
-	return row, nil
+	return nil
 }
 
 // Split draws heldOut rows and then train rows (0: all that are left) with a seed. The two share no row, not even one that
