@@ -33,13 +33,16 @@ template <class T> __device__ __forceinline__ void quantize_nf4(uint8_t *codes, 
 	const int lane = threadIdx.x % 32, lanes = size / 8;
 	const long long warp = ((long long)blockIdx.x * blockDim.x + threadIdx.x) / 32, warps = (long long)gridDim.x * blockDim.x / 32;
 	if (bits(size) < 3 || size > 256) {
+#pragma unroll 1
 		for (long long block = warp; block * size < n; block += warps) {
 			long long from = block * size, end = min(n, from + size);
 			float top = 0;
+#pragma unroll 1
 			for (long long i = from + lane; i < end; i += 32) top = fmaxf(top, fabsf(to(x[i])));
 			top = warp_max(top);
 			if (lane == 0) absmax[block] = top;
 			float scale = __frcp_rn(top);
+#pragma unroll 1
 			for (long long i = from + 2 * lane; i < end; i += 64) {
 				unsigned high = nf4_code(__fmul_rn(to(x[i]), scale));
 				unsigned low = i + 1 < end ? nf4_code(__fmul_rn(to(x[i + 1]), scale)) : ZERO;
@@ -123,7 +126,9 @@ template <int ROUND, class T> __device__ __forceinline__ void dequantize_runs(T 
 	const int shift = bits(size), step = blockDim.x * 8;
 	const long long from = (long long)blockIdx.x * step * RUNS + threadIdx.x * 8;
 	if (shift < 3 || from + (RUNS - 1) * (long long)step + 8 > n) {
+#pragma unroll 1
 		for (int r = 0; r < RUNS; r++)
+#pragma unroll 1
 			for (long long i = from + (long long)r * step; i < min(n, from + (long long)r * step + 8); i++)
 				out[i] = as<T>(rounded<ROUND>(__fmul_rn(values[codes[i / 2] >> (~i & 1) * 4 & 15], s.of(i / size))));
 		return;
@@ -165,20 +170,23 @@ EACH_FLOAT(DEQUANTIZE)
 template <int ROUND, class T> __device__ __forceinline__ void apart(float &moved, float &whole, const uint8_t *codes, const scales &s, const T *w, const float *values, int size, long long n) {
 	const int shift = bits(size), step = blockDim.x * 8;
 	const long long first = (long long)blockIdx.x * step * RUNS + threadIdx.x * 8;
-#pragma unroll
+	auto add = [&](float own, unsigned code, float scale) {
+		float d = own - rounded<ROUND>(__fmul_rn(values[code], scale));
+		moved += d * d, whole += own * own;
+	};
+#pragma unroll 1
 	for (int r = 0; r < RUNS; r++) {
 		const long long from = first + r * step;
-		const int there = (int)max(0LL, min(8LL, n - from));
-		if (there == 0) return;
-		float own[8], scale = shift < 3 ? 0 : s.of(from >> shift);
-		load8(own, w + from, there, there == 8 && aligned(w));
-#pragma unroll
-		for (int i = 0; i < 8; i++) {
-			if (i >= there) break;
-			float x = __fmul_rn(values[codes[(from + i) / 2] >> (i ^ 1) % 2 * 4 & 15], shift < 3 ? s.of((from + i) / size) : scale);
-			float d = own[i] - rounded<ROUND>(x);
-			moved += d * d, whole += own[i] * own[i];
+		if (shift < 3 || from + 8 > n) {
+#pragma unroll 1
+			for (long long i = from; i < min(n, from + 8); i++) add(to(w[i]), codes[i / 2] >> (~i & 1) * 4 & 15, s.of(i / size));
+			continue;
 		}
+		float own[8], scale = s.of(from >> shift);
+		load8(own, w + from, 8, aligned(w));
+		uint32_t word = *(const uint32_t *)(codes + from / 2);
+#pragma unroll
+		for (int i = 0; i < 8; i++) add(own[i], word >> (i ^ 1) * 4 & 15, scale);
 	}
 }
 
