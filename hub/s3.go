@@ -1,0 +1,421 @@
+package hub
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go/middleware"
+)
+
+// S3 is a place in a bucket of S3 or of a server that speaks its protocol. It is safe for concurrent use.
+//
+// Large files go in parts. What a killed upload has sent is taken as sent by the next one, which finds the upload's id in the
+// state folder and holds each part's SHA-256 against the file's. Nothing is deleted.
+type S3 struct {
+	bucket, prefix string
+	state          string // folder
+	client         *s3.Client
+	part           int64 // bytes of a part; larger where a file would have too many
+	workers        int   // parts sent at once
+}
+
+var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+
+// OpenS3 is the place that an address such as "s3://bucket/prefix" names, with the credentials, region and endpoint of the
+// AWS tools' variables and files. Path-style addresses are used where the variable AWS_S3_PATH_STYLE is "1", and with any
+// endpoint of its own (AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL). What an unfinished upload needs to go on is kept in state.
+func OpenS3(ctx context.Context, dest, state string) (*S3, error) {
+	rest, ok := strings.CutPrefix(dest, "s3://")
+	bucket, prefix, _ := strings.Cut(rest, "/")
+	prefix = strings.Trim(prefix, "/")
+	if !ok || !bucketName.MatchString(bucket) || prefix != "" && checkPath(prefix) != nil {
+		return nil, fmt.Errorf("%q names no place in a bucket; write it as in s3://bucket/prefix", dest)
+	}
+	const attempts = 6
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithRetryer(func() aws.Retryer {
+		return retry.AddWithMaxAttempts(retry.NewStandard(), attempts)
+	}))
+	if err != nil {
+		return nil, errors.New("the AWS settings cannot be read; check ~/.aws/config, ~/.aws/credentials and AWS_PROFILE")
+	}
+	own := os.Getenv("AWS_ENDPOINT_URL_S3") != "" || os.Getenv("AWS_ENDPOINT_URL") != ""
+	switch {
+	case cfg.Region == "" && own:
+		cfg.Region = "us-east-1"
+	case cfg.Region == "":
+		return nil, errors.New("no AWS region is set; set AWS_REGION to the bucket's, as in eu-central-1")
+	}
+	if _, err := cfg.Credentials.Retrieve(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, errors.New("no AWS credentials are found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run `aws configure`")
+	}
+	client := s3.NewFromConfig(cfg, func(o *s3.Options) {
+		o.UsePathStyle = own || os.Getenv("AWS_S3_PATH_STYLE") == "1"
+		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+	})
+	return &S3{bucket: bucket, prefix: prefix, state: state, client: client, part: 8 << 20, workers: 3}, nil
+}
+
+// String is the address.
+func (s *S3) String() string { return strings.TrimSuffix("s3://"+s.bucket+"/"+s.prefix, "/") }
+
+// Put sends the file at path under name, unless a file with the same content is there already. add is told the bytes that are
+// there now, less those that were lost; several goroutines call it.
+func (s *S3) Put(ctx context.Context, name, path string, add func(bytes int64)) error {
+	if err := s.put(ctx, name, path, add); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return fmt.Errorf("upload %s to %s: %w", name, s, err)
+	}
+	return nil
+}
+
+func (s *S3) put(ctx context.Context, name, local string, add func(int64)) error {
+	if err := checkPath(name); err != nil {
+		return err
+	}
+	f, err := os.Open(local)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", local, obstacle(err))
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("read %s: %w", local, obstacle(err))
+	}
+	const most, mebibyte = 10_000, 1 << 20 // S3's limit of parts
+	part := max(s.part, (info.Size()/most/mebibyte+1)*mebibyte)
+	if info.Size() <= most*s.part {
+		part = s.part
+	}
+	sums, err := digests(ctx, f, part)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", local, obstacle(err))
+	}
+	o := &object{S3: s, file: f, size: info.Size(), part: part, sums: sums, key: path.Join(s.prefix, name), add: add}
+	return o.send(ctx)
+}
+
+// sums are the SHA-256 of a file and of each of its parts.
+type sums struct {
+	whole string // in hexadecimal
+	parts [][]byte
+}
+
+func digests(ctx context.Context, f io.Reader, part int64) (sums, error) {
+	var all sums
+	whole := sha256.New()
+	for ctx.Err() == nil {
+		one := sha256.New()
+		n, err := io.Copy(io.MultiWriter(whole, one), io.LimitReader(f, part))
+		if err != nil {
+			return all, err
+		}
+		if n > 0 {
+			all.parts = append(all.parts, one.Sum(nil))
+		}
+		if n < part {
+			all.whole = hex.EncodeToString(whole.Sum(nil))
+			return all, nil
+		}
+	}
+	return all, ctx.Err()
+}
+
+// object is one file on its way.
+type object struct {
+	*S3
+	file       *os.File
+	size, part int64
+	sums       sums
+	key        string
+	add        func(int64)
+}
+
+// digestKey is the name of the object's metadata that holds its SHA-256 in hexadecimal.
+const digestKey = "sha256"
+
+// send makes the object what the file is.
+func (o *object) send(ctx context.Context) error {
+	if o.there(ctx) {
+		o.add(o.size)
+		return o.forget()
+	}
+	if len(o.sums.parts) <= 1 {
+		return o.sendWhole(ctx)
+	}
+	id, sent, err := o.resume(ctx)
+	if err != nil {
+		return err
+	}
+	if err := o.sendParts(ctx, id, sent); err != nil {
+		return err
+	}
+	return o.complete(ctx, id, sent)
+}
+
+// there tells whether the object is the file already. A user who may write but not read gets no.
+func (o *object) there(ctx context.Context) bool {
+	head, err := o.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &o.bucket, Key: &o.key})
+	return err == nil && aws.ToInt64(head.ContentLength) == o.size && head.Metadata[digestKey] == o.sums.whole
+}
+
+// unsigned leaves the content out of the signature, so that it is read once; its checksum is a header, which is signed.
+func unsigned(options *s3.Options) {
+	options.APIOptions = append(options.APIOptions, func(stack *middleware.Stack) error {
+		return v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware(stack)
+	})
+}
+
+func (o *object) sendWhole(ctx context.Context) error {
+	sum, err := hex.DecodeString(o.sums.whole)
+	if err != nil {
+		return err
+	}
+	body := o.section(0)
+	_, err = o.client.PutObject(ctx, &s3.PutObjectInput{Bucket: &o.bucket, Key: &o.key, Body: body, ContentLength: &o.size,
+		ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(sum)), Metadata: map[string]string{digestKey: o.sums.whole}}, unsigned)
+	if err != nil {
+		body.undo()
+	}
+	return o.explain(err)
+}
+
+// note is the file in the state folder that holds the id of the object's upload. Its name is made of all that the upload
+// depends on, so that an id is never that of another content's upload.
+func (o *object) note() string {
+	name := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%s\n%d", o.bucket, o.key, o.sums.whole, o.part))
+	return filepath.Join(o.state, "s3-"+hex.EncodeToString(name[:16]))
+}
+
+func (o *object) forget() error {
+	if err := os.Remove(o.note()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove %s: %w", o.note(), obstacle(err))
+	}
+	return nil
+}
+
+// resume finds the upload that an earlier run began, or begins one. sent are its parts that are there, by their index.
+func (o *object) resume(ctx context.Context) (id string, sent []types.CompletedPart, err error) {
+	sent = make([]types.CompletedPart, len(o.sums.parts))
+	if text, err := os.ReadFile(o.note()); err == nil {
+		id = strings.TrimSpace(string(text))
+	}
+	if id != "" {
+		err := o.list(ctx, id, sent)
+		if code(err) != "NoSuchUpload" {
+			return id, sent, o.explain(err)
+		}
+		clear(sent)
+	}
+	begun, err := o.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{Bucket: &o.bucket, Key: &o.key,
+		ChecksumAlgorithm: types.ChecksumAlgorithmSha256, ChecksumType: types.ChecksumTypeComposite, Metadata: map[string]string{digestKey: o.sums.whole}})
+	if err != nil {
+		return "", nil, o.explain(err)
+	}
+	id = aws.ToString(begun.UploadId)
+	if err := os.MkdirAll(o.state, 0o700); err != nil {
+		return "", nil, fmt.Errorf("make folder %s: %w", o.state, obstacle(err))
+	}
+	if err := os.WriteFile(o.note(), []byte(id+"\n"), 0o600); err != nil {
+		return "", nil, fmt.Errorf("write %s: %w", o.note(), obstacle(err))
+	}
+	return id, sent, nil
+}
+
+// list finds the parts of an upload that are there with the file's content.
+func (o *object) list(ctx context.Context, id string, sent []types.CompletedPart) error {
+	pages := s3.NewListPartsPaginator(o.client, &s3.ListPartsInput{Bucket: &o.bucket, Key: &o.key, UploadId: &id})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return err
+		}
+		for _, p := range page.Parts {
+			i := int(aws.ToInt32(p.PartNumber)) - 1
+			if i >= 0 && i < len(sent) && aws.ToString(p.ChecksumSHA256) == o.checksum(i) {
+				sent[i] = o.completed(i, p.ETag)
+			}
+		}
+	}
+	return nil
+}
+
+func (o *object) checksum(i int) string { return base64.StdEncoding.EncodeToString(o.sums.parts[i]) }
+
+func (o *object) completed(i int, tag *string) types.CompletedPart {
+	return types.CompletedPart{PartNumber: aws.Int32(int32(i + 1)), ETag: tag, ChecksumSHA256: aws.String(o.checksum(i))}
+}
+
+// sendParts sends the parts that are not there.
+func (o *object) sendParts(ctx context.Context, id string, sent []types.CompletedPart) error {
+	var missing []int
+	for i := range sent {
+		if sent[i].PartNumber == nil {
+			missing = append(missing, i)
+		} else {
+			o.add(o.section(i).Size())
+		}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	todo := make(chan int)
+	var group sync.WaitGroup
+	for range min(o.workers, len(missing)) {
+		group.Go(func() {
+			for i := range todo {
+				body := o.section(i)
+				done, err := o.client.UploadPart(ctx, &s3.UploadPartInput{Bucket: &o.bucket, Key: &o.key, UploadId: &id, PartNumber: aws.Int32(int32(i + 1)),
+					Body: body, ContentLength: aws.Int64(body.Size()), ChecksumAlgorithm: types.ChecksumAlgorithmSha256, ChecksumSHA256: aws.String(o.checksum(i))}, unsigned)
+				if err != nil {
+					body.undo()
+					cancel(o.explain(err))
+					return
+				}
+				sent[i] = o.completed(i, done.ETag)
+			}
+		})
+	}
+	for _, i := range missing {
+		select {
+		case todo <- i:
+		case <-ctx.Done():
+		}
+	}
+	close(todo)
+	group.Wait()
+	return context.Cause(ctx)
+}
+
+// complete makes the parts an object, whose checksum must be that of the parts' checksums.
+func (o *object) complete(ctx context.Context, id string, sent []types.CompletedPart) error {
+	done, err := o.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{Bucket: &o.bucket, Key: &o.key, UploadId: &id,
+		MultipartUpload: &types.CompletedMultipartUpload{Parts: sent}})
+	if err != nil && !o.there(ctx) {
+		return o.explain(err)
+	}
+	if err == nil && done.ChecksumSHA256 != nil {
+		all := sha256.New()
+		for _, sum := range o.sums.parts {
+			all.Write(sum)
+		}
+		if got, _, _ := strings.Cut(*done.ChecksumSHA256, "-"); got != base64.StdEncoding.EncodeToString(all.Sum(nil)) {
+			return errors.Join(errS3Sum, o.forget())
+		}
+	}
+	return o.forget()
+}
+
+// section is a part of the file, which may be sent several times and tells how much of it has gone.
+func (o *object) section(i int) *section {
+	at := int64(i) * o.part
+	return &section{SectionReader: io.NewSectionReader(o.file, at, min(o.part, o.size-at)), add: o.add}
+}
+
+type section struct {
+	*io.SectionReader
+	gone int64
+	add  func(int64)
+}
+
+func (s *section) Read(p []byte) (int, error) {
+	n, err := s.SectionReader.Read(p)
+	s.gone += int64(n)
+	s.add(int64(n))
+	return n, err
+}
+
+func (s *section) Seek(offset int64, whence int) (int64, error) {
+	at, err := s.SectionReader.Seek(offset, whence)
+	if whence == io.SeekStart && offset == 0 {
+		s.undo()
+	}
+	return at, err
+}
+
+// undo takes back what was told.
+func (s *section) undo() {
+	s.add(-s.gone)
+	s.gone = 0
+}
+
+var errS3Sum = errors.New("the content arrived altered; something between here and the bucket alters it, run again on another network")
+
+// status is the HTTP status of an error, 0 where there was no answer.
+func status(err error) int {
+	var answered interface{ HTTPStatusCode() int }
+	if errors.As(err, &answered) {
+		return answered.HTTPStatusCode()
+	}
+	return 0
+}
+
+// code is S3's name of an error.
+func code(err error) string {
+	var named interface{ ErrorCode() string }
+	if errors.As(err, &named) {
+		return named.ErrorCode()
+	}
+	return ""
+}
+
+var errorCode = regexp.MustCompile(`^[A-Za-z0-9.]{1,60}$`)
+
+// explain words an error of the SDK, whose own text has addresses and what the server said.
+func (o *object) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	name := code(err)
+	switch name {
+	case "InvalidAccessKeyId", "SignatureDoesNotMatch":
+		return errors.New("the server does not take the credentials; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile that AWS_PROFILE names")
+	case "ExpiredToken", "InvalidToken", "TokenRefreshRequired":
+		return errors.New("the credentials have expired; get new ones, as with `aws sso login`, and run again")
+	case "NoSuchBucket":
+		return fmt.Errorf("there is no bucket %s; check its name, or make it with `aws s3 mb s3://%s`", o.bucket, o.bucket)
+	case "AccessDenied", "AllAccessDisabled":
+		return fmt.Errorf("the credentials may not write there; they need s3:PutObject and s3:ListMultipartUploadParts on %s", o.bucket)
+	case "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException":
+		return fmt.Errorf("the bucket %s is of another region; set AWS_REGION to it", o.bucket)
+	case "BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch":
+		return errS3Sum
+	case "RequestTimeTooSkewed":
+		return errors.New("this machine's clock is wrong; set it and run again")
+	}
+	var failed interface{ Timeout() bool }
+	switch n := status(err); {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return context.Canceled
+	case n == http.StatusMovedPermanently:
+		return fmt.Errorf("the bucket %s is of another region; set AWS_REGION to it", o.bucket)
+	case errorCode.MatchString(name) && n != 0:
+		return fmt.Errorf("the server answered %d %s; run again to go on from here", n, name)
+	case n != 0:
+		return fmt.Errorf("the server answered %d; run again to go on from here", n)
+	case errors.As(err, &failed):
+		return errors.New("the connection failed; check the network and AWS_ENDPOINT_URL, and run again to go on from here")
+	}
+	return errors.New("the request failed without an answer; check the network and AWS_ENDPOINT_URL, and run again to go on from here")
+}
