@@ -61,13 +61,13 @@ func (c *Config) checkDataset(r rules) {
 		r.path("dataset.name", d.Name)
 		r.that("dataset.revision", d.Revision == "", `"", because only a dataset of the hub has revisions`)
 	} else {
-		r.that("dataset.name", hubID(d.Name), `a hub id as in "databricks/databricks-dolly-15k", or a file ending in .jsonl`)
+		r.that("dataset.name", hubID(d.Name), `a hub id as in "databricks/databricks-dolly-15k", or a file ending in .jsonl or .parquet`)
 		r.that("dataset.revision", d.Revision == "" || hubRevision(d.Revision), `a branch, tag or commit, or "" for the default branch`)
 	}
 	r.count("dataset.num_samples", d.NumSamples, 0, 1_000_000_000)
 	r.count("dataset.held_out", d.HeldOut, 0, 1_000_000)
 	if d.HeldOutFile != "" {
-		r.that("dataset.held_out_file", strings.HasSuffix(d.HeldOutFile, ".jsonl"), `a file ending in .jsonl, or "" to take the rows from the dataset`)
+		r.that("dataset.held_out_file", rowsFile(d.HeldOutFile), `a file ending in .jsonl or .parquet, or "" to take the rows from the dataset`)
 		r.path("dataset.held_out_file", d.HeldOutFile)
 	}
 	r.count("dataset.max_length", d.MaxLength, 2, 1_000_000)

@@ -67,13 +67,13 @@ type LoRA struct {
 
 // Dataset is the rows, how many of them are trained on and held out, and how a row becomes tokens and labels.
 type Dataset struct {
-	// Name is a hub id, or a local file ending in ".jsonl"; see Local.
+	// Name is a hub id, or a local file ending in ".jsonl" or ".parquet"; see Local.
 	Name       string `toml:"name" python:"dataset_name" stages:"lora evaluate"`
 	Revision   string `toml:"revision" stages:"lora evaluate"`
 	NumSamples int    `toml:"num_samples" python:"num_samples" stages:"lora evaluate"` // rows to train on, 0 for all that are left
 	// HeldOut is how many rows are kept from training for the evaluation; 0 for none, or for all of HeldOutFile.
 	HeldOut int `toml:"held_out" stages:"lora evaluate"`
-	// HeldOutFile is a .jsonl file that the held-out rows come from, "" to take them out of the dataset.
+	// HeldOutFile is a .jsonl or .parquet file that the held-out rows come from, "" to take them out of the dataset.
 	HeldOutFile string `toml:"held_out_file" stages:"evaluate"`
 	MaxLength   int    `toml:"max_length" python:"max_length" stages:"lora evaluate"` // tokens
 	// Padding is "max_length" or "longest": what the report counts as padding. Rows are packed; no padding is ever computed.

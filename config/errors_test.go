@@ -356,7 +356,7 @@ allowed: "float16", "bfloat16" or "float32"`},
 config.toml:2:6: dataset.name cannot be 'dolly'
     2 | name='dolly'
       |      ^^^^^^^
-allowed: a hub id as in "databricks/databricks-dolly-15k", or a file ending in .jsonl`},
+allowed: a hub id as in "databricks/databricks-dolly-15k", or a file ending in .jsonl or .parquet`},
 		{"[dataset]\nname='rows.jsonl'\nrevision='v1'", `
 config.toml:3:10: dataset.revision cannot be 'v1'
     3 | revision='v1'
@@ -376,7 +376,7 @@ allowed: a whole number from 0 to 1000000`},
 config.toml:2:15: dataset.held_out_file cannot be 'test.csv'
     2 | held_out_file='test.csv'
       |               ^^^^^^^^^^
-allowed: a file ending in .jsonl, or "" to take the rows from the dataset`},
+allowed: a file ending in .jsonl or .parquet, or "" to take the rows from the dataset`},
 		{"[dataset]\nmax_length = 1", `
 config.toml:2:14: dataset.max_length cannot be 1
     2 | max_length = 1

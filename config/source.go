@@ -28,7 +28,12 @@ func (m Model) Source() Source {
 }
 
 // Local reports whether the dataset is a file of this machine rather than a repository of the hub.
-func (d Dataset) Local() bool { return strings.HasSuffix(d.Name, ".jsonl") }
+func (d Dataset) Local() bool { return rowsFile(d.Name) }
+
+// rowsFile tells by a file's name whether its rows can be read.
+func rowsFile(name string) bool {
+	return strings.HasSuffix(name, ".jsonl") || strings.HasSuffix(name, ".parquet")
+}
 
 var repository = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}$`)
 

@@ -44,6 +44,26 @@ func ReadJSONL(path string) ([]Row, error) {
 	return readRows(path, f)
 }
 
+// WriteJSONL writes rows as ReadJSONL reads them, into a new file.
+func WriteJSONL(path string, rows []Row) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return fmt.Errorf("write the dataset: %w", err)
+	}
+	buffer := bufio.NewWriter(f)
+	lines := json.NewEncoder(buffer)
+	lines.SetEscapeHTML(false)
+	for _, row := range rows {
+		if err = lines.Encode(row); err != nil {
+			break
+		}
+	}
+	if err := errors.Join(err, buffer.Flush(), f.Close()); err != nil {
+		return fmt.Errorf("write the dataset %s: %w; check the disk", path, err)
+	}
+	return nil
+}
+
 func readRows(name string, r io.Reader) ([]Row, error) {
 	var rows []Row
 	err := Lines(r, func(n int, line []byte, err error) error {

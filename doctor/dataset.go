@@ -24,7 +24,7 @@ type Rules struct {
 
 func isRows(name string) bool {
 	switch filepath.Ext(name) {
-	case ".jsonl", ".ndjson":
+	case ".jsonl", ".ndjson", ".parquet":
 		return true
 	}
 	return false
@@ -72,26 +72,35 @@ type tally struct {
 
 // rows examines one file of rows.
 func (x *exam) rows(path, name string) {
+	t := tally{seen: map[[3]string]bool{}, fields: map[string][]int{}}
+	if dataset.IsParquet(name) {
+		err := dataset.ParquetRows(path, func(n int, row dataset.Row, err error) error {
+			t.visit(n, "", row, err, x.Rules)
+			return x.ctx.Err()
+		})
+		if err != nil {
+			x.fail(name, []Library{Quartet}, "%s", within(err, "read", path))
+			return
+		}
+		x.tell(name, t)
+		return
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		x.fail(name, []Library{Quartet}, "%s; check its permissions", cause(err))
 		return
 	}
 	defer f.Close()
-	t := tally{seen: map[[3]string]bool{}, fields: map[string][]int{}}
 	err = dataset.Lines(f, func(n int, line []byte, err error) error {
 		if err == nil {
 			if n == 1 && line[0] == '[' {
 				return errArray
 			}
-			var row dataset.Row
-			if row, err = dataset.ParseRow(line); err == nil || errors.Is(err, dataset.ErrNoInstruction) || errors.Is(err, dataset.ErrNoResponse) {
-				t.add(n, fieldsOf(line), row, err, x.Rules)
-				return x.ctx.Err()
-			}
+			row, err := dataset.ParseRow(line)
+			t.visit(n, fieldsOf(line), row, err, x.Rules)
+			return x.ctx.Err()
 		}
-		t.rows++
-		t.broken = append(t.broken, fmt.Sprintf("%d: %.200s", n, err))
+		t.visit(n, "", dataset.Row{}, err, x.Rules)
 		return x.ctx.Err()
 	})
 	if errors.Is(err, errArray) {
@@ -103,9 +112,13 @@ func (x *exam) rows(path, name string) {
 
 var errArray = errors.New("one JSON array; write one object a line: jq -c '.[]' FILE > NEW.jsonl")
 
-// add counts a row.
-func (t *tally) add(n int, fields string, row dataset.Row, err error, rules Rules) {
+// visit counts a row, or a line that is none. Fields are the row's, "" where all rows have the same.
+func (t *tally) visit(n int, fields string, row dataset.Row, err error, rules Rules) {
 	t.rows++
+	if err != nil && !errors.Is(err, dataset.ErrNoInstruction) && !errors.Is(err, dataset.ErrNoResponse) {
+		t.broken = append(t.broken, fmt.Sprintf("%d: %.200s", n, err))
+		return
+	}
 	t.fields[fields] = append(t.fields[fields], n)
 	switch {
 	case errors.Is(err, dataset.ErrNoInstruction):
@@ -182,7 +195,7 @@ func (x *exam) tell(name string, t tally) {
 		}
 	}
 	if len(t.copies) > 0 {
-		x.warn(name, "%d rows repeat an earlier one (%s) and weigh double in training; remove them", len(t.copies), lines(t.copies))
+		x.warn(name, "an earlier row is repeated in %s, which weighs it double in training; remove the copies", lines(t.copies))
 	}
 	switch {
 	case len(t.long) > 0 && !x.Rules.Truncate:

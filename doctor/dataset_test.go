@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/parquet-go/parquet-go"
+
 	"quartet/dataset"
 	"quartet/demo"
 	"quartet/tokenizer"
@@ -42,7 +44,7 @@ func TestBrokenDatasets(t *testing.T) {
 			[]string{"error rows.jsonl: response is missing or empty in 2 rows, lines 3, 4, from which nothing can be learned"}},
 		{"an empty question", good + row("", "Yes."), rules, "quartet -", []string{"error rows.jsonl: instruction is missing or empty in line 3;"}},
 		{"broken lines", good + "{\"instruction\": \n\xff\n", rules, "quartet -", []string{"error rows.jsonl: 2 lines are no rows, first line 3: the line is not a JSON object"}},
-		{"copies", good + good, rules, "quartet +", []string{"warning rows.jsonl: 2 rows repeat an earlier one (2 rows, lines 3, 4)"}},
+		{"copies", good + good, rules, "quartet +", []string{"warning rows.jsonl: an earlier row is repeated in 2 rows, lines 3, 4"}},
 		{"cut", good + row("Say it.", long), rules, "quartet +", []string{"warning rows.jsonl: cut at max_length 40, so that the model never sees their end: line 3, the longest with"}},
 		{"too long", good + row("Say it.", long), strict, "quartet -", []string{"error rows.jsonl: longer than max_length 40: line 3"}},
 		{"no room", good + row(long, "Paris."), rules, "quartet +", []string{"warning rows.jsonl: cut at max_length 40", "warning rows.jsonl: the prompt alone reaches max_length 40"}},
@@ -61,6 +63,24 @@ func TestBrokenDatasets(t *testing.T) {
 			compare(t, filepath.Join(dir, "rows.jsonl"), Options{Rules: c.rules}, c.verdicts, c.want)
 		})
 	}
+}
+
+func TestAParquetDataset(t *testing.T) {
+	type row struct {
+		Instruction string `parquet:"instruction"`
+		Response    string `parquet:"response"`
+	}
+	path := filepath.Join(t.TempDir(), "rows.parquet")
+	if err := parquet.WriteFile(path, []row{{"Why?", "So."}, {"Who?", " "}, {"Why?", "So."}}); err != nil {
+		t.Fatal(err)
+	}
+	compare(t, path, Options{}, "quartet -", []string{
+		"error rows.parquet: response is missing or empty in line 2",
+		"warning rows.parquet: an earlier row is repeated in line 3",
+		"note rows.parquet: lengths were not counted",
+	})
+	write(t, filepath.Dir(path), "rows.parquet", "PAR1 and no more")
+	compare(t, path, Options{}, "quartet -", []string{"error rows.parquet: it does not end as a Parquet file does"})
 }
 
 func TestOtherPaths(t *testing.T) {

@@ -165,8 +165,8 @@ func (c *Client) cached(r Repo) (Snapshot, error) {
 func missing(r Repo, dir string, files []File) (lacks []string) {
 	has := func(name string) bool { return slices.ContainsFunc(files, func(f File) bool { return f.Name == name }) }
 	if r.Kind == Dataset {
-		if !slices.ContainsFunc(files, func(f File) bool { return filepath.Ext(f.Name) == ".jsonl" }) {
-			lacks = append(lacks, "its .jsonl files")
+		if !slices.ContainsFunc(files, func(f File) bool { return slices.Contains([]string{".jsonl", ".parquet"}, filepath.Ext(f.Name)) }) {
+			lacks = append(lacks, "its .jsonl or .parquet files")
 		}
 		return lacks
 	}

@@ -35,6 +35,9 @@ func choose(r Repo, files []File) ([]File, error) {
 	if r.Kind == Dataset {
 		wanted = func(name string) bool { return path.Ext(name) == ".jsonl" }
 		if !has(wanted) {
+			wanted = func(name string) bool { return path.Ext(name) == ".parquet" }
+		}
+		if !has(wanted) {
 			return nil, noRows(has)
 		}
 	} else {
@@ -77,10 +80,10 @@ func noWeights(has func(func(string) bool) bool) error {
 }
 
 func noRows(has func(func(string) bool) bool) error {
-	for _, ext := range []string{".parquet", ".json", ".csv"} {
+	for _, ext := range []string{".json", ".csv"} {
 		if has(func(name string) bool { return path.Ext(name) == ext }) {
-			return fmt.Errorf("its rows are in %s files, and only .jsonl is read so far; turn them into a .jsonl file and name that in dataset.name", ext)
+			return fmt.Errorf("its rows are in %s files, and only .jsonl and .parquet are read; turn them into a .jsonl file and name that in dataset.name", ext)
 		}
 	}
-	return errors.New("it has no .jsonl file; choose a dataset with rows in that format")
+	return errors.New("it has no .jsonl or .parquet file; choose a dataset with rows in that format")
 }

@@ -32,7 +32,7 @@ func (s Snapshot) Paths() []string {
 }
 
 // Useful asks the hub which files Download would bring: of a model its weights as safetensors, its configuration, tokenizer
-// and licence, of a dataset its .jsonl files. Offline it is the files in the cache.
+// and licence, of a dataset its .jsonl files, or without any its .parquet ones. Offline it is the files in the cache.
 func (c *Client) Useful(ctx context.Context, r Repo) (Listing, error) {
 	r, err := r.check()
 	if err != nil {

@@ -287,8 +287,9 @@ func TestChoose(t *testing.T) {
 		{Model, "config.json pytorch_model.bin", "error: its weights are pickles only, which can run code when they are read; choose a model or revision with .safetensors files"},
 		{Model, "config.json x/model.safetensors", "error: it has no .safetensors file; choose a model with weights in that format"},
 		{Dataset, "README.md train.jsonl data/test.jsonl x.parquet", "data/test.jsonl train.jsonl"},
-		{Dataset, "data/train.parquet", "error: its rows are in .parquet files, and only .jsonl is read so far; turn them into a .jsonl file and name that in dataset.name"},
-		{Dataset, "README.md", "error: it has no .jsonl file; choose a dataset with rows in that format"},
+		{Dataset, "data/train.parquet data/test.parquet README.md", "data/test.parquet data/train.parquet"},
+		{Dataset, "data/train.csv", "error: its rows are in .csv files, and only .jsonl and .parquet are read; turn them into a .jsonl file and name that in dataset.name"},
+		{Dataset, "README.md", "error: it has no .jsonl or .parquet file; choose a dataset with rows in that format"},
 	} {
 		var files []File
 		for _, name := range strings.Fields(c.files) {

@@ -13,7 +13,7 @@ func (c *Client) Model(ctx context.Context, name, revision string, progress func
 	return s.Paths(), s.Note, err
 }
 
-// Rows brings a dataset of one .jsonl file into the cache and returns the file's place. The note is not empty where the
+// Rows brings a dataset of one .jsonl or .parquet file into the cache and returns the file's place. The note is not empty where the
 // cache had to do.
 func (c *Client) Rows(ctx context.Context, name, revision string, progress func(done, total int64)) (file, note string, err error) {
 	r, err := Repo{Dataset, name, revision}.check()
@@ -24,7 +24,7 @@ func (c *Client) Rows(ctx context.Context, name, revision string, progress func(
 		if len(files) == 1 {
 			return nil
 		}
-		return fmt.Errorf("dataset %s has %d .jsonl files: %s; run %s and put the path of one into dataset.name", name, len(files), some(files), r.again())
+		return fmt.Errorf("dataset %s has %d %s files: %s; run %s and put the path of one into dataset.name", name, len(files), path.Ext(files[0].Name), some(files), r.again())
 	}
 	s, err := c.download(ctx, r, one, progress)
 	if err != nil {

@@ -117,14 +117,14 @@ func (j *job) measure(ctx context.Context, variants []eval.Variant) (*eval.Resul
 func (j *job) heldOut() ([]dataset.Row, error) {
 	c, seed := j.w.Config.Dataset, j.w.Config.Seed
 	if c.HeldOutFile == "" {
-		rows, err := dataset.ReadJSONL(j.w.DatasetFile())
+		rows, err := dataset.Read(j.w.DatasetFile())
 		if err != nil {
 			return nil, err
 		}
 		_, held, err := dataset.Split(rows, c.NumSamples, c.HeldOut, seed)
 		return held, err
 	}
-	rows, err := dataset.ReadJSONL(j.w.Path(c.HeldOutFile))
+	rows, err := dataset.Read(j.w.Path(c.HeldOutFile))
 	switch {
 	case err != nil:
 		return nil, err
@@ -142,7 +142,7 @@ func (j *job) heldOut() ([]dataset.Row, error) {
 
 // warnOfOverlap tells when rows of the held-out file are rows of the training data.
 func (j *job) warnOfOverlap(held []dataset.Row) {
-	rows, err := dataset.ReadJSONL(j.w.DatasetFile())
+	rows, err := dataset.Read(j.w.DatasetFile())
 	if err != nil {
 		return // the dataset has been cleared away since the training
 	}

@@ -104,7 +104,7 @@ func (j *job) examples(dir string, mc model.Config) ([]dataset.Example, dataset.
 	if c.MaxLength > mc.MaxPositions {
 		return nil, none, fmt.Errorf("encode rows: max_length is %d, but the model has %d positions; lower max_length", c.MaxLength, mc.MaxPositions)
 	}
-	rows, err := dataset.ReadJSONL(j.w.DatasetFile())
+	rows, err := dataset.Read(j.w.DatasetFile())
 	if err != nil {
 		return nil, none, err
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"quartet/config"
+	"quartet/dataset"
 	"quartet/demo"
 	"quartet/kernels"
 	"quartet/kernels/cpu"
@@ -152,6 +153,9 @@ func (w *Workspace) rowTokens() (tokens float64, rows int) {
 	const bytesPerToken, keys = 3.5, len(`{"instruction": "", "context": "", "response": "", "category": ""}`)
 	c := w.Config
 	longest := float64(c.Dataset.MaxLength)
+	if dataset.IsParquet(w.DatasetFile()) { // packed, so that its bytes tell nothing
+		return longest, c.Dataset.NumSamples
+	}
 	f, err := os.Open(w.DatasetFile())
 	if err != nil {
 		return longest, c.Dataset.NumSamples

@@ -261,7 +261,7 @@ func TestMissingInputs(t *testing.T) {
 	}
 	w.Config.Dataset.Name = "org/rows"
 	err = Run(context.Background(), w, Options{}, func(event.Event) {})
-	if err == nil || err.Error() != "stage lora: fetch org/rows: this run cannot download; set dataset.name to a local .jsonl file" {
+	if err == nil || err.Error() != "stage lora: fetch org/rows: this run cannot download; set dataset.name to a local .jsonl or .parquet file" {
 		t.Errorf("%v", err)
 	}
 	w.Config.Model = config.Default().Model

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"quartet/dataset"
 )
 
 // Source brings models and datasets that are not on this machine. Its progress is told bytes; their total is 0 while it is
@@ -15,7 +17,7 @@ import (
 type Source interface {
 	// Model returns the places of a model's files, which stay as they are.
 	Model(ctx context.Context, name, revision string, progress func(done, total int64)) (paths []string, note string, err error)
-	// Rows returns the place of a dataset's .jsonl file, which stays as it is.
+	// Rows returns the place of a dataset's .jsonl or .parquet file, which stays as it is.
 	Rows(ctx context.Context, name, revision string, progress func(done, total int64)) (path, note string, err error)
 }
 
@@ -27,7 +29,7 @@ func (noSource) Model(_ context.Context, name, _ string, _ func(done, total int6
 }
 
 func (noSource) Rows(_ context.Context, name, _ string, _ func(done, total int64)) (string, string, error) {
-	return "", "", fmt.Errorf("fetch %s: this run cannot download; set dataset.name to a local .jsonl file", name)
+	return "", "", fmt.Errorf("fetch %s: this run cannot download; set dataset.name to a local .jsonl or .parquet file", name)
 }
 
 // fetchModel brings the base model of the hub into the job's folder.
@@ -48,7 +50,7 @@ func (j *job) fetchModel(ctx context.Context) error {
 	return nil
 }
 
-// DatasetFile is the path of the rows, which need not be there. Those of the hub are kept in the workspace, so that they stay the same.
+// DatasetFile is the path of the rows, which need not be there. Those of the hub are kept in the workspace, so that they stay the same, as JSONL.
 func (w *Workspace) DatasetFile() string {
 	d := w.Config.Dataset
 	if d.Local() {
@@ -87,7 +89,15 @@ func (j *job) fetchDataset(ctx context.Context) error {
 	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a run that was killed
 		return fmt.Errorf("write %s: %w", temp, obstacle(err))
 	}
-	if err := place(from, temp, func(int64) {}); err != nil {
+	if dataset.IsParquet(from) {
+		rows, err := dataset.Read(from)
+		if err == nil {
+			err = dataset.WriteJSONL(temp, rows)
+		}
+		if err != nil {
+			return err
+		}
+	} else if err := place(from, temp, func(int64) {}); err != nil {
 		return err
 	}
 	if err := os.Rename(temp, to); err != nil {

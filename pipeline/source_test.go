@@ -1,14 +1,19 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/parquet-go/parquet-go"
+
 	"quartet/config"
+	"quartet/dataset"
 	"quartet/demo"
 	"quartet/event"
 )
@@ -20,6 +25,7 @@ type shelf struct {
 	models, rows  int
 	note          string
 	modelRevision string
+	packed        string // a dataset in Parquet in the place of the JSONL file
 }
 
 func newShelf(t *testing.T) *shelf {
@@ -58,7 +64,7 @@ func (s *shelf) Rows(_ context.Context, name, _ string, progress func(done, tota
 	}
 	s.rows++
 	progress(1, 1)
-	return filepath.Join(s.dir, "rows.jsonl"), s.note, nil
+	return filepath.Join(s.dir, cmp.Or(s.packed, "rows.jsonl")), s.note, nil
 }
 
 // hubWorkspace is a workspace whose base and dataset come from the hub.
@@ -123,6 +129,26 @@ func TestHubFeedsTheStages(t *testing.T) {
 	if left := leftovers(t, w); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
+}
+
+func TestFetchedParquetBecomesJSONL(t *testing.T) {
+	w, s := hubWorkspace(t), newShelf(t)
+	s.packed = "rows.parquet"
+	want := []dataset.Row{{Instruction: "a <b>", Response: "c"}, {Instruction: "d", Context: "é", Response: "e\nf", Category: "qa"}}
+	type row struct { // a dataset.Row as the library names columns
+		Instruction string `parquet:"instruction"`
+		Context     string `parquet:"context"`
+		Response    string `parquet:"response"`
+		Category    string `parquet:"category"`
+	}
+	if err := parquet.WriteFile(filepath.Join(s.dir, s.packed), []row{row(want[0]), row(want[1])}); err != nil {
+		t.Fatal(err)
+	}
+	runAll(t, w, Options{Source: s})
+	if rows, err := dataset.ReadJSONL(w.DatasetFile()); err != nil || !slices.Equal(rows, want) {
+		t.Errorf("%q, %v", rows, err)
+	}
+	equal(t, "again", runAll(t, w, Options{Source: s}), nil)
 }
 
 func TestFetchedDataset(t *testing.T) {
