@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,7 +41,9 @@ func (x *exam) model(dir string, names []string) {
 	if ck != nil {
 		defer ck.Close()
 		x.r.About = about(s, config, ck)
-		x.tensors(ck, s, config, all)
+		if s.ModelType != "" {
+			x.tensors(ck, s, config, all)
+		}
 		if x.Deep {
 			x.values(ck)
 		}
@@ -196,7 +199,7 @@ func (x *exam) tokenizer(dir string, names []string, c *model.Config) {
 
 // about is a model in a line.
 func about(s settings, c *model.Config, ck *safetensors.Checkpoint) string {
-	text := s.ModelType
+	text := cmp.Or(s.ModelType, "of an unknown architecture")
 	if c != nil {
 		text = fmt.Sprintf("Phi, %d layers, %s parameters", c.Layers, count(c.Parameters()))
 	}

@@ -164,9 +164,11 @@ func (x *exam) tensors(ck *safetensors.Checkpoint, s settings, c *model.Config, 
 			types = append(types, fmt.Sprintf("%s is %s", want.name, t.DType))
 		}
 	}
-	if first := ck.Names()[0]; len(missing) > 0 && (strings.HasPrefix(first, "layers.") || strings.HasPrefix(first, "transformer.")) {
-		x.fail("", all, "the tensors are named as in the layout of 2023 (%.60q); take a revision of 2024 or later", first)
-		return
+	for _, name := range ck.Names() {
+		if strings.HasPrefix(name, "layers.") || strings.HasPrefix(name, "transformer.") {
+			x.fail("", all, "the tensors are named as in the layout of 2023 (%.60q); take a revision of 2024 or later", name)
+			return
+		}
 	}
 	if len(missing) > 0 {
 		x.fail("", all, "tensors are missing, which transformers fills with random numbers: %s; download the folder again, or save the model again", some(missing))
