@@ -56,6 +56,7 @@ def folder(name):
 
 def load(name, dtype=torch.float32):
     m, info = AutoModelForCausalLM.from_pretrained(folder(name), dtype=dtype, device_map=device if device != "cpu" else None, output_loading_info=True)
+    info = info if isinstance(info, dict) else vars(info)
     wrong = {k: v for k, v in info.items() if v and k in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")}
     assert not wrong, f"{name}: {wrong}"
     return m.eval()
