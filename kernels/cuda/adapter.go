@@ -1,8 +1,8 @@
-//go:build cuda
-
 package cuda
 
 import "quartet/kernels"
+
+var _ kernels.Fused = (*Backend)(nil) // kernels.Fuse finds it
 
 // LowRank sets out (T,N) += l.Scale·(drop(x) (T,K)·l.Aᵀ)·l.Bᵀ. In 16 bits the masked x is made where it is used.
 func (b *Backend) LowRank(out, x kernels.Tensor, l kernels.LowRank, drop kernels.Drop, w kernels.LowRankWork) {

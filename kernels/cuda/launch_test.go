@@ -86,6 +86,7 @@ func TestLaunches(t *testing.T) {
 						x.elementwise(s)
 						x.rows(s)
 						x.linears(s)
+						x.attention(s)
 						x.optimisers(s)
 						x.fused(s)
 					})
@@ -163,6 +164,16 @@ func (x *bench) linears(s sizes) {
 	}
 }
 
+func (x *bench) attention(s sizes) {
+	queries, keys := s.h.Count*s.h.Dim, s.h.KV*s.h.Dim
+	q, out, dq, dout := x.tensor(x.act, s.T, queries), x.tensor(x.act, s.T, queries), x.tensor(x.act, s.T, queries), x.tensor(x.act, s.T, queries)
+	k, v, dk, dv := x.tensor(x.act, s.keys, keys), x.tensor(x.act, s.keys, keys), x.tensor(x.act, s.keys, keys), x.tensor(x.act, s.keys, keys)
+	spans, lse := x.tensor(kernels.I32, s.T, 2), x.tensor(kernels.F32, s.T, s.h.Count)
+	x.do("Attention", out.Len(), func() { x.b.Attention(out, lse, q, k, v, spans, s.h) })
+	x.do("Attention", out.Len(), func() { x.b.Attention(out, kernels.Tensor{}, q, k, v, spans, s.h) })
+	x.do("AttentionBackward", out.Len(), func() { x.b.AttentionBackward(dq, dk, dv, dout, q, k, v, out, lse, spans, s.h) })
+}
+
 func (x *bench) optimisers(s sizes) {
 	sum := x.vector(kernels.F32, 1)
 	for _, n := range []int{0, 1, 7, 1000, 70001, s.T * s.D} {
@@ -193,6 +204,15 @@ func (x *bench) fused(s sizes) {
 			x.do("AddNorm", out.Len(), func() {
 				x.b.AddNorm(out, norm, stats, in, kernels.Branch{X: a, Drop: drop}, kernels.Branch{X: b}, weight, bias, 1e-5)
 			})
+		}
+		for _, r := range []int{1, 8, 12, 64} {
+			l := kernels.LowRank{A: x.tensor(kernels.F32, r, s.D), B: x.tensor(kernels.F32, s.F, r), Scale: 2}
+			w := kernels.LowRankWork{Low: x.tensor(x.act, s.T, r), DLow: x.tensor(x.act, s.T, r), Input: a, DInput: b}
+			gradA, gradB := x.tensor(kernels.F32, r, s.D), x.tensor(kernels.F32, s.F, r)
+			x.do("LowRank", dout.Len(), func() { x.b.LowRank(dout, in, l, drop, w) })
+			if s.T > 0 {
+				x.do("LowRankBackward", in.Len(), func() { x.b.LowRankBackward(out, gradA, gradB, dout, in, l, drop, w) })
+			}
 		}
 	}
 	q, k, angles := x.tensor(x.act, s.T, s.h.Count*s.h.Dim), x.tensor(x.act, s.T, s.h.KV*s.h.Dim), x.tensor(kernels.F32, 2048, s.h.Rotary)

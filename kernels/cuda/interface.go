@@ -1,0 +1,5 @@
+package cuda
+
+import "quartet/kernels"
+
+var _ kernels.Backend = (*Backend)(nil)
