@@ -15,9 +15,9 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -49,10 +49,7 @@ func OpenS3(ctx context.Context, dest, state string) (*S3, error) {
 	if !ok || !bucketName.MatchString(bucket) || prefix != "" && checkPath(prefix) != nil {
 		return nil, fmt.Errorf("%q names no place in a bucket; write it as in s3://bucket/prefix", dest)
 	}
-	const attempts = 6
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithRetryer(func() aws.Retryer {
-		return retry.AddWithMaxAttempts(retry.NewStandard(), attempts)
-	}))
+	cfg, err := config.LoadDefaultConfig(ctx)
 	if err != nil {
 		return nil, errors.New("the AWS settings cannot be read; check ~/.aws/config, ~/.aws/credentials and AWS_PROFILE")
 	}
@@ -68,6 +65,9 @@ func OpenS3(ctx context.Context, dest, state string) (*S3, error) {
 			return nil, context.Cause(ctx)
 		}
 		return nil, errors.New("no AWS credentials are found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run `aws configure`")
+	}
+	if cfg.RetryMaxAttempts == 0 { // AWS_MAX_ATTEMPTS is not set
+		cfg.RetryMaxAttempts = 6
 	}
 	client := s3.NewFromConfig(cfg, func(o *s3.Options) {
 		o.UsePathStyle = own || os.Getenv("AWS_S3_PATH_STYLE") == "1"
@@ -158,7 +158,11 @@ const digestKey = "sha256"
 
 // send makes the object what the file is.
 func (o *object) send(ctx context.Context) error {
-	if o.there(ctx) {
+	there, err := o.there(ctx)
+	if err != nil {
+		return err
+	}
+	if there {
 		o.add(o.size)
 		return o.forget()
 	}
@@ -175,10 +179,17 @@ func (o *object) send(ctx context.Context) error {
 	return o.complete(ctx, id, sent)
 }
 
-// there tells whether the object is the file already. A user who may write but not read gets no.
-func (o *object) there(ctx context.Context) bool {
+// there tells whether the object is the file already. Any refusal is a no, for users who may write but not read, and because
+// such an answer has no reason in it: what is sent next brings one.
+func (o *object) there(ctx context.Context) (bool, error) {
 	head, err := o.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &o.bucket, Key: &o.key})
-	return err == nil && aws.ToInt64(head.ContentLength) == o.size && head.Metadata[digestKey] == o.sums.whole
+	if n := status(err); err != nil && n >= 400 && n < 500 {
+		return false, nil
+	}
+	if err != nil {
+		return false, o.explain(err)
+	}
+	return aws.ToInt64(head.ContentLength) == o.size && head.Metadata[digestKey] == o.sums.whole, nil
 }
 
 // unsigned leaves the content out of the signature, so that it is read once; its checksum is a header, which is signed.
@@ -312,8 +323,10 @@ func (o *object) sendParts(ctx context.Context, id string, sent []types.Complete
 func (o *object) complete(ctx context.Context, id string, sent []types.CompletedPart) error {
 	done, err := o.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{Bucket: &o.bucket, Key: &o.key, UploadId: &id,
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: sent}})
-	if err != nil && !o.there(ctx) {
-		return o.explain(err)
+	if err != nil { // the answer to a first try may have been lost
+		if there, _ := o.there(ctx); !there {
+			return o.explain(err)
+		}
 	}
 	if err == nil && done.ChecksumSHA256 != nil {
 		all := sha256.New()
@@ -335,13 +348,13 @@ func (o *object) section(i int) *section {
 
 type section struct {
 	*io.SectionReader
-	gone int64
+	gone atomic.Int64
 	add  func(int64)
 }
 
 func (s *section) Read(p []byte) (int, error) {
 	n, err := s.SectionReader.Read(p)
-	s.gone += int64(n)
+	s.gone.Add(int64(n))
 	s.add(int64(n))
 	return n, err
 }
@@ -356,8 +369,7 @@ func (s *section) Seek(offset int64, whence int) (int64, error) {
 
 // undo takes back what was told.
 func (s *section) undo() {
-	s.add(-s.gone)
-	s.gone = 0
+	s.add(-s.gone.Swap(0))
 }
 
 var errS3Sum = errors.New("the content arrived altered; something between here and the bucket alters it, run again on another network")
@@ -389,7 +401,7 @@ func (o *object) explain(err error) error {
 	}
 	name := code(err)
 	switch name {
-	case "InvalidAccessKeyId", "SignatureDoesNotMatch":
+	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "XAdminUserNotFound":
 		return errors.New("the server does not take the credentials; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile that AWS_PROFILE names")
 	case "ExpiredToken", "InvalidToken", "TokenRefreshRequired":
 		return errors.New("the credentials have expired; get new ones, as with `aws sso login`, and run again")
