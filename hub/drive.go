@@ -49,7 +49,7 @@ func OpenDrive(dest, state string, show func(address, code string)) (*Drive, err
 	l := login{id: os.Getenv("QUARTET_DRIVE_CLIENT_ID"), secret: os.Getenv("QUARTET_DRIVE_CLIENT_SECRET"),
 		address: "https://oauth2.googleapis.com", file: filepath.Join(config, "quartet", "drive.json"), show: show}
 	if l.id == "" || l.secret == "" {
-		return nil, errors.New("Google Drive needs an OAuth client of your own, of the kind \"TVs and limited input devices\"; make one at https://console.cloud.google.com/apis/credentials and set QUARTET_DRIVE_CLIENT_ID and QUARTET_DRIVE_CLIENT_SECRET") //lint:ignore ST1005 a name
+		return nil, errors.New("uploads to Google Drive need an OAuth client of your own, of the kind \"TVs and limited input devices\"; make one at https://console.cloud.google.com/apis/credentials and set QUARTET_DRIVE_CLIENT_ID and QUARTET_DRIVE_CLIENT_SECRET")
 	}
 	return newDrive(folder, state, "https://www.googleapis.com", l), nil
 }
@@ -251,7 +251,7 @@ func (d *Drive) refusal(resp *http.Response) error {
 	if len(told.Error.Errors) > 0 {
 		reason = told.Error.Errors[0].Reason
 	}
-	wait := temporary{error: fmt.Errorf("Google Drive answered %d", resp.StatusCode), after: d.calls.retryAfter(resp.Header)} //lint:ignore ST1005 a name
+	wait := temporary{error: fmt.Errorf("the Drive API answered %d", resp.StatusCode), after: d.calls.retryAfter(resp.Header)}
 	switch n := resp.StatusCode; {
 	case reason == "storageQuotaExceeded", reason == "quotaExceeded":
 		return errors.New("the Google Drive is full; free some space or buy more, and run again to go on from here")
@@ -262,13 +262,13 @@ func (d *Drive) refusal(resp *http.Response) error {
 	case reason == "accessNotConfigured":
 		return errors.New("the Drive API is not enabled for your OAuth client; enable it at https://console.cloud.google.com/apis/library/drive.googleapis.com")
 	case n == http.StatusUnauthorized:
-		return fmt.Errorf("Google does not take the token any more; remove %s and run again to sign in anew", d.login.file) //lint:ignore ST1005 a name
+		return fmt.Errorf("the token is not taken any more by Google; remove %s and run again to sign in anew", d.login.file)
 	case n == http.StatusForbidden:
-		return fmt.Errorf("Google Drive does not allow it; remove %s and run again to sign in anew", d.login.file) //lint:ignore ST1005 a name
+		return fmt.Errorf("access is not allowed by Google Drive; remove %s and run again to sign in anew", d.login.file)
 	case n == http.StatusRequestTimeout, n == http.StatusTooManyRequests, n >= 500:
 		return wait
 	default:
-		return fmt.Errorf("Google Drive answered %d; run again", n) //lint:ignore ST1005 a name
+		return fmt.Errorf("the Drive API answered %d; run again", n)
 	}
 }
 

@@ -341,10 +341,10 @@ func TestDriveRefusals(t *testing.T) {
 	for want, set := range map[string]func(s *driveServer, d *Drive){
 		on + "the access to Google Drive was denied; run again and allow it":             func(s *driveServer, _ *Drive) { s.grants = []string{"authorization_pending", "access_denied"} },
 		on + "the code was not entered in time; run again for another one":               func(s *driveServer, _ *Drive) { s.grants = []string{"expired_token"} },
-		on + "Google does not take the OAuth client; check QUARTET_DRIVE_CLIENT_ID":      func(_ *driveServer, d *Drive) { d.login.secret = "verysecret-other" },
+		on + "the OAuth client is not taken by Google; check QUARTET_DRIVE_CLIENT_ID":    func(_ *driveServer, d *Drive) { d.login.secret = "verysecret-other" },
 		on + "the Google Drive is full; free some space or buy more":                     func(s *driveServer, _ *Drive) { s.fail, s.reason = []int{403}, "storageQuotaExceeded" },
-		on + "Google Drive does not allow it; remove ":                                   func(s *driveServer, _ *Drive) { s.fail, s.reason = []int{403}, "insufficientPermissions" },
-		on + "Google Drive answered 500; 6 tries failed, run again to go on from here":   func(s *driveServer, _ *Drive) { s.fail = slices.Repeat([]int{500}, 9) },
+		on + "access is not allowed by Google Drive; remove ":                            func(s *driveServer, _ *Drive) { s.fail, s.reason = []int{403}, "insufficientPermissions" },
+		on + "the Drive API answered 500; 6 tries failed, run again to go on from here":  func(s *driveServer, _ *Drive) { s.fail = slices.Repeat([]int{500}, 9) },
 		on + "the content arrived altered; something between here and Google Drive":      func(s *driveServer, _ *Drive) { s.damage = true },
 		on + "connect to 127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused": func(_ *driveServer, d *Drive) { d.api = "http://127.0.0.1:1" },
 	} {

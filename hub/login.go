@@ -106,7 +106,7 @@ func (l *login) refused(g granted) error {
 	case "expired_token":
 		return errors.New("the code was not entered in time; run again for another one")
 	case "invalid_client", "unauthorized_client":
-		return errors.New("Google does not take the OAuth client; check QUARTET_DRIVE_CLIENT_ID and QUARTET_DRIVE_CLIENT_SECRET, of the kind \"TVs and limited input devices\"") //lint:ignore ST1005 a name
+		return errors.New("the OAuth client is not taken by Google; check QUARTET_DRIVE_CLIENT_ID and QUARTET_DRIVE_CLIENT_SECRET, of the kind \"TVs and limited input devices\"")
 	}
 	return errors.New("signing in at Google failed; check QUARTET_DRIVE_CLIENT_ID, QUARTET_DRIVE_CLIENT_SECRET and the proxy")
 }
