@@ -97,7 +97,7 @@ func Serve(ctx context.Context, dir string, o Options) error {
 		w.warn(text)
 	}
 
-	err = w.wait(served, time.Duration(workspace.Config.Worker.IdleMinutes)*time.Minute)
+	err = w.wait(served, time.Duration(workspace.Config.Worker.IdleMinutes)*time.Minute, lookEvery)
 	ended := w.end()
 	w.feed.end()
 	closing, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
@@ -113,9 +113,9 @@ func Serve(ctx context.Context, dir string, o Options) error {
 	return err
 }
 
-// wait returns when the worker is to end.
-func (w *worker) wait(served <-chan error, idle time.Duration) error {
-	look := time.NewTicker(lookEvery)
+// wait returns when the worker is to end. It looks every so often whether it is still needed.
+func (w *worker) wait(served <-chan error, idle, every time.Duration) error {
+	look := time.NewTicker(every)
 	defer look.Stop()
 	for {
 		select {
