@@ -71,3 +71,7 @@ tui-frames:
 # the README's picture of the workbench, from the demo's journal
 tui-picture: demo
     ./quartet replay --svg docs/workbench.svg quartet-demo
+
+# a user of the workbench, played in tmux from the first screen to the export
+robot: build
+    scripts/robot.sh ./quartet
