@@ -3,6 +3,7 @@ package model
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"quartet/kernels"
 )
@@ -101,8 +102,8 @@ type running struct {
 	slots                         kernels.Tensor // I32 (1,T): the cache rows of the batch's tokens
 }
 
-// logitBytes bounds the logits that a pass holds at once.
-const logitBytes = 64 << 20
+// logitElements bounds the logits that a pass holds at once.
+const logitElements = 16 << 20
 
 // NewPass reserves the memory for batches of up to maxTokens tokens. Running out of memory is an error that says what to change.
 func (m *Model) NewPass(maxTokens int, o PassOptions) (*Pass, error) {
@@ -119,7 +120,7 @@ func (m *Model) newPass(maxTokens, positions int, o PassOptions) (*Pass, error) 
 	}
 	p := &Pass{m: m, b: b, fused: kernels.Fuse(b), options: o, max: maxTokens, heads: c.HeadsGeometry()}
 	act, T := b.Activations(), maxTokens
-	p.chunk = max(1, min(maxTokens, logitBytes/act.Bytes(c.VocabSize)))
+	p.chunk = max(1, min(maxTokens, logitElements/c.VocabSize))
 	queries, keys := c.Heads*c.HeadDim(), c.KVHeads*c.HeadDim()
 	rank, widest := p.adapterSizes()
 	var err error
@@ -165,11 +166,15 @@ func (m *Model) newPass(maxTokens, positions int, o PassOptions) (*Pass, error) 
 	p.spans, p.tokens, p.slots = alloc(kernels.I32, T, 2), alloc(kernels.I32, T, 2), alloc(kernels.I32, 1, T)
 	p.wanted, p.labels, p.wantedTokens = alloc(kernels.I32, 1, p.chunk), alloc(kernels.I32, 1, p.chunk), alloc(kernels.I32, p.chunk, 2)
 	if o.Train {
+		// fc1's gradient may take gelu's place, unless fc2's adapter needs both.
 		p.grad = gradients{
 			x: alloc(act, T, c.Hidden), norm: alloc(act, T, c.Hidden), branch: alloc(act, T, c.Hidden),
 			q: alloc(act, T, queries), k: alloc(act, T, keys), v: alloc(act, T, keys),
-			attention: alloc(act, T, queries), fc1: alloc(act, T, c.Intermediate),
+			attention: alloc(act, T, queries), fc1: p.gelu,
 			adapted: alloc(act, T, widest), lowRank: alloc(act, T, rank), picked: alloc(act, p.chunk, c.Hidden),
+		}
+		if p.m.Adapter.adapts(FC2) {
+			p.grad.fc1 = alloc(act, T, c.Intermediate)
 		}
 	}
 	if err != nil {
@@ -191,6 +196,11 @@ func (p *Pass) adapterSizes() (rank, widest int) {
 		rank, widest = max(rank, l.A.Rows), max(widest, l.A.Cols)
 	}
 	return rank, widest
+}
+
+// adapts reports whether a linear is adapted in any layer.
+func (a *Adapter) adapts(linear int) bool {
+	return slices.ContainsFunc(a.Modules, func(m *LoRA) bool { return m.Linear == linear })
 }
 
 // Bytes is the memory that the pass holds.

@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -23,12 +22,14 @@ func OpenBackend(device string) (b kernels.Backend, note string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
-	_ = act
-	if device == "cuda" {
-		return nil, "", fmt.Errorf("open device cuda: %w", errors.New(`this build has no CUDA backend; set device = "cpu" or "auto"`))
-	}
-	if gpuLikely() {
-		return openCPU("there is an NVIDIA GPU here, but this build has no CUDA backend; the CPU does the work")
+	gpu, err := cuda.Open(0, act)
+	switch {
+	case err == nil:
+		return gpu, "", nil
+	case device == "cuda":
+		return nil, "", fmt.Errorf("open device cuda: %w", err)
+	case gpuLikely():
+		return openCPU(fmt.Sprintf("there is an NVIDIA GPU here, but the CPU does the work: %v", err))
 	}
 	return openCPU("")
 }

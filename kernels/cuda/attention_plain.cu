@@ -22,8 +22,7 @@ template <class T> __device__ __forceinline__ void attend(T *out, float *lse, co
 			for (int i = 0; i < d; i++) s += to(q[i]) * to(k[at + j * stride + i]);
 			s *= scale;
 		}
-		float higher = fmaxf(top, warp_max(s)), shrink = __expf(top - higher), p = j < n ? expf(s - higher) : 0;
-		shrink = top == -INFINITY ? 0 : expf(top - higher);
+		float higher = fmaxf(top, warp_max(s)), shrink = expf(top - higher), p = j < n ? expf(s - higher) : 0;
 		top = higher, total = total * shrink + warp_sum(p);
 		for (int w = 0; w < WIDE; w++) sum[w] *= shrink;
 		for (int l = 0; l < min(32, n - j0); l++) {
@@ -48,6 +47,28 @@ template <class T> __device__ __forceinline__ void attend_delta(float *delta, co
 	if (lane == 0) delta[item] = sum;
 }
 
+// delta (T,H) as the mean of dout·v under the softmax: the same sum, before out was rounded.
+template <class T> __device__ __forceinline__ void attend_mean(float *delta, const T *dout, const T *q, const T *k, const T *v, const float *lse, const int *spans,
+	int T_, int H, int KV, int d, float scale) {
+	int lane = threadIdx.x % 32;
+	long long item = ((long long)blockIdx.x * blockDim.x + threadIdx.x) / 32;
+	if (item >= (long long)T_ * H) return;
+	int t = item / H, head = item % H, start = spans[2 * t], n = spans[2 * t + 1];
+	long long stride = (long long)KV * d, at = start * stride + head / (H / KV) * d;
+	q += item * d, dout += item * d;
+	float mean = 0;
+	for (int j = lane; j < n; j += 32) {
+		float s = 0, dp = 0;
+		for (int i = 0; i < d; i++) {
+			s += to(q[i]) * to(k[at + j * stride + i]);
+			dp += to(dout[i]) * to(v[at + j * stride + i]);
+		}
+		mean += expf(s * scale - lse[item]) * dp;
+	}
+	mean = warp_sum(mean);
+	if (lane == 0) delta[item] = mean;
+}
+
 template <class T> __device__ __forceinline__ void attend_dq(T *dq, const T *dout, const T *q, const T *k, const T *v, const float *lse, const float *delta,
 	const int *spans, int T_, int H, int KV, int d, float scale) {
 	int lane = threadIdx.x % 32;
@@ -66,7 +87,7 @@ template <class T> __device__ __forceinline__ void attend_dq(T *dq, const T *dou
 				s += to(q[i]) * to(k[at + j * stride + i]);
 				dp += to(dout[i]) * to(v[at + j * stride + i]);
 			}
-			slope = expf(s * scale - lse[item]) * (dp - delta[item]) * scale;
+			slope = n == 1 ? 0 : expf(s * scale - lse[item]) * (dp - delta[item]) * scale; // one key has all the weight whatever its score
 		}
 		for (int l = 0; l < min(32, n - j0); l++) {
 			float weight = __shfl_sync(~0u, slope, l);
@@ -104,7 +125,7 @@ template <class T> __device__ __forceinline__ void attend_dkv(T *dk, T *dv, cons
 					dp += to(dout[at + i]) * to(v[i]);
 				}
 				p = expf(s * scale - lse[(long long)t * H + head]);
-				slope = p * (dp - delta[(long long)t * H + head]) * scale;
+				slope = spans[2 * t + 1] == 1 ? 0 : p * (dp - delta[(long long)t * H + head]) * scale;
 			}
 			for (unsigned left = who; left; left &= left - 1) {
 				int l = __ffs(left) - 1;
@@ -131,6 +152,10 @@ template <class T> __device__ __forceinline__ void attend_dkv(T *dk, T *dv, cons
 	} \
 	extern "C" __global__ void attention_delta##SUFFIX(float *delta, const T *dout, const T *out, long long items, int d) { \
 		attend_delta(delta, dout, out, items, d); \
+	} \
+	extern "C" __global__ void attention_plain_delta##SUFFIX(float *delta, const T *dout, const T *q, const T *k, const T *v, const float *lse, \
+		const int *spans, int tokens, int H, int KV, int d, float scale) { \
+		attend_mean(delta, dout, q, k, v, lse, spans, tokens, H, KV, d, scale); \
 	} \
 	extern "C" __global__ void attention_plain_dq##SUFFIX(T *dq, const T *dout, const T *q, const T *k, const T *v, const float *lse, const float *delta, \
 		const int *spans, int tokens, int H, int KV, int d, float scale) { \
