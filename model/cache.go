@@ -22,6 +22,7 @@ type Cache struct {
 	capacity int              // tokens a sequence
 	length   []int            // tokens of each sequence so far
 	logits   [][]float32
+	decode   kernels.Decode // the step of one sequence's next token as one piece of work; nil where the backend has none
 }
 
 // NewCache reserves the keys and values of a number of sequences of up to capacity tokens each.
@@ -45,6 +46,10 @@ func (m *Model) NewCache(sequences, capacity int) (*Cache, error) {
 			*into = append(*into, t)
 		}
 	}
+	if err := c.planDecode(); err != nil {
+		c.Close()
+		return nil, err
+	}
 	return c, nil
 }
 
@@ -54,12 +59,19 @@ func (c *Cache) Close() {
 		c.pass.b.Free(t)
 	}
 	c.k, c.v = nil, nil
+	if c.decode != nil {
+		c.decode.Free()
+		c.decode = nil
+	}
 	c.pass.Close()
 }
 
 // Bytes is the memory of the keys, the values and the pass that fills them.
 func (c *Cache) Bytes() int64 {
 	n := c.pass.Bytes()
+	if c.decode != nil {
+		n += c.decode.Bytes()
+	}
 	for _, t := range append(append([]kernels.Tensor{}, c.k...), c.v...) {
 		n += int64(t.Bytes())
 	}
@@ -115,6 +127,9 @@ func (c *Cache) Extend(sequences []int, ids [][]int32) ([][]float32, error) {
 	for i, seq := range sequences {
 		if len(ids[i]) == 0 || c.length[seq]+len(ids[i]) > c.capacity {
 			return nil, fmt.Errorf("extend sequence %d of %d tokens by %d: the cache holds %d", seq, c.length[seq], len(ids[i]), c.capacity)
+		}
+		if c.decode != nil && len(sequences) == 1 && len(ids[i]) == 1 {
+			return c.next(seq, ids[i][0])
 		}
 		for from := 0; from < len(ids[i]); {
 			to := min(len(ids[i]), from+room)

@@ -1,0 +1,135 @@
+package cuda
+
+import (
+	"fmt"
+
+	"quartet/kernels"
+)
+
+// greedyAhead is how many tokens the GPU chooses before the host looks at them.
+const greedyAhead = 8
+
+// decode is a step of one model over one cache: its kernels, in order, recorded as a graph when they have run once.
+type decode struct {
+	b        *Backend
+	owned    []kernels.Tensor
+	launches []launch
+	state    planState
+	stateAt  kernels.Tensor
+	logits   kernels.Tensor // F32 (1,V)
+	allowed  kernels.Tensor // I32 (1, ceil(V/32))
+	seen     kernels.Tensor // I32 (1, ceil(V/32))
+	chosen   kernels.Tensor // I32 (1, greedyAhead)
+	graph    graph
+}
+
+// NewDecode plans the step of a model whose shapes the kernels of decode.cu take: activations in F16, weights in F16, BF16 or
+// NF4 with rows of whole blocks.
+func (b *Backend) NewDecode(m kernels.DecodeModel) (kernels.Decode, error) {
+	p := planner{decode: &decode{b: b}, m: m, processors: b.dev.info().Processors}
+	if !p.fits() {
+		return nil, nil
+	}
+	if err := p.plan(); err != nil {
+		p.Free()
+		return nil, fmt.Errorf("plan decoding: %w", err)
+	}
+	return p.decode, nil
+}
+
+// Bytes is the memory of the plan.
+func (d *decode) Bytes() (n int64) {
+	for _, t := range d.owned {
+		n += int64(t.Bytes())
+	}
+	return n
+}
+
+// Free gives back the plan's memory.
+func (d *decode) Free() {
+	if d.graph != nil {
+		d.graph.free()
+		d.graph = nil
+	}
+	for _, t := range d.owned {
+		d.b.Free(t)
+	}
+	d.owned = nil
+}
+
+// Choose says among which tokens Greedy chooses.
+func (d *decode) Choose(c kernels.Choice) error {
+	d.state.Allowed, d.state.Seen, d.state.Penalty = 0, 0, c.Penalty
+	if c.Allowed != nil {
+		d.state.Allowed = d.allowed.Addr
+		d.b.Upload(d.allowed, words(c.Allowed))
+	}
+	if c.Penalty != 1 {
+		d.state.Seen = d.seen.Addr
+		d.b.Upload(d.seen, words(c.Seen))
+	}
+	return d.b.Sync()
+}
+
+func words(bits []uint32) []byte {
+	signed := make([]int32, len(bits))
+	for i, w := range bits {
+		signed[i] = int32(w)
+	}
+	return kernels.AsBytes(signed)
+}
+
+// Logits appends a token and copies what follows it.
+func (d *decode) Logits(logits []float32, token int32, first, position int) error {
+	d.start(token, first, position)
+	d.step()
+	d.b.Download(kernels.AsBytes(logits), d.logits)
+	return d.b.Sync()
+}
+
+// Greedy appends tokens, each the likeliest after the one before it.
+func (d *decode) Greedy(chosen []int32, token int32, first, position int) error {
+	for len(chosen) > 0 {
+		n := min(len(chosen), greedyAhead)
+		d.start(token, first, position)
+		for range n {
+			d.step()
+		}
+		d.b.Download(kernels.AsBytes(chosen[:n]), kernels.Tensor{DType: kernels.I32, Rows: 1, Cols: n, Addr: d.chosen.Addr})
+		if err := d.b.Sync(); err != nil {
+			return err
+		}
+		token, position, chosen = chosen[n-1], position+n, chosen[n:]
+	}
+	return nil
+}
+
+// start sets the state from which steps go on by themselves.
+func (d *decode) start(token int32, first, position int) {
+	d.state.Token, d.state.Position, d.state.First, d.state.Step = token, int32(position), int32(first), 0
+	d.b.Upload(d.stateAt, planBytes(d.state))
+}
+
+// step queues one token's kernels: one by one the first time, which loads them, and then as a graph.
+func (d *decode) step() {
+	b := d.b
+	if d.graph != nil {
+		if b.failed == nil {
+			b.fail(d.graph.launch())
+		}
+		return
+	}
+	queue := func() error {
+		for _, l := range d.launches {
+			if b.failed == nil {
+				b.fail(b.dev.launch(l))
+			}
+		}
+		return b.failed
+	}
+	if queue() == nil {
+		g, err := b.dev.capture(queue)
+		b.fail(err)
+		d.graph = g
+	}
+}
