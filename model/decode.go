@@ -1,6 +1,7 @@
 package model
 
 import (
+	"context"
 	"fmt"
 
 	"quartet/kernels"
@@ -51,4 +52,57 @@ func (c *Cache) next(sequence int, id int32) ([][]float32, error) {
 	err := c.decode.Logits(c.logits[0], id, sequence*c.capacity, c.length[sequence])
 	c.length[sequence]++
 	return c.logits[:1], err
+}
+
+// canRunAhead reports whether the device can choose the tokens of an answer itself: the likeliest ones.
+func (c *Cache) canRunAhead(s Sampling) bool { return c.decode != nil && s.Temperature == 0 }
+
+// ahead is how many tokens the device chooses before the host looks at them: it may do a few for nothing.
+const ahead = 8
+
+// runAhead goes on from a token of sequence 0, which is not in the cache yet, with the likeliest tokens, until accept is false.
+func (c *Cache) runAhead(ctx context.Context, token int32, seen map[int32]struct{}, o *GenerateOptions, accept func(id int32) bool) error {
+	V := c.pass.m.Config.VocabSize
+	choice := kernels.Choice{Penalty: 1}
+	if o.Allowed != nil {
+		choice.Allowed = bits(V, func(id int32) bool { return o.Allowed(id) })
+	}
+	if p := float32(o.RepetitionPenalty); p != 0 && p != 1 {
+		choice.Penalty = p
+		choice.Seen = bits(V, func(id int32) bool { _, ok := seen[id]; return ok })
+	}
+	if err := c.decode.Choose(choice); err != nil {
+		return err
+	}
+	chosen := make([]int32, ahead)
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := c.pass.m.between(); err != nil {
+			return err
+		}
+		chosen := chosen[:min(ahead, c.capacity-c.length[0])]
+		if err := c.decode.Greedy(chosen, token, 0, c.length[0]); err != nil {
+			return err
+		}
+		c.length[0] += len(chosen)
+		for _, id := range chosen {
+			if !accept(id) {
+				return nil
+			}
+		}
+		token = chosen[len(chosen)-1]
+	}
+}
+
+// bits is a set of tokens, a bit each.
+func bits(n int, in func(id int32) bool) []uint32 {
+	set := make([]uint32, (n+31)/32)
+	for id := range int32(n) {
+		if in(id) {
+			set[id/32] |= 1 << (id % 32)
+		}
+	}
+	return set
 }

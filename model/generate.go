@@ -58,6 +58,30 @@ func (m *Model) Generate(ctx context.Context, prompts [][]int32, o GenerateOptio
 	for i := range slots {
 		slots[i].prompt = -1
 	}
+	// accept takes the next token of a slot's answer, and reports whether the answer goes on.
+	accept := func(s *slot, id int32) bool {
+		g := &done[s.prompt]
+		if s.first.IsZero() {
+			s.first = time.Now()
+			g.First = s.first.Sub(s.started)
+		}
+		g.Stopped = slices.Contains(o.Stop, id)
+		if !g.Stopped {
+			g.IDs = append(g.IDs, id)
+			g.Stopped = o.OnToken != nil && !o.OnToken(s.prompt, id)
+		}
+		if g.Stopped || len(g.IDs) == o.MaxNew {
+			g.Decode = time.Since(s.first)
+			if o.OnDone != nil {
+				o.OnDone(s.prompt, *g)
+			}
+			s.prompt = -1
+			return false
+		}
+		s.seen[id] = struct{}{}
+		s.next = []int32{id}
+		return true
+	}
 	waiting := 0
 	for {
 		if err := ctx.Err(); err != nil {
@@ -82,33 +106,19 @@ func (m *Model) Generate(ctx context.Context, prompts [][]int32, o GenerateOptio
 		if len(active) == 0 {
 			return done, nil
 		}
+		if s := &slots[0]; batch == 1 && len(done[s.prompt].IDs) > 0 && cache.canRunAhead(o.Sampling) {
+			if err := cache.runAhead(ctx, s.next[0], s.seen, &o, func(id int32) bool { return accept(s, id) }); err != nil {
+				return done, err
+			}
+			continue
+		}
 		logits, err := cache.Extend(active, ids)
 		if err != nil {
 			return done, err
 		}
 		for n, i := range active {
 			s := &slots[i]
-			g := &done[s.prompt]
-			id := o.choose(logits[n], s.seen, o.Allowed, [2]uint32{uint32(s.prompt), uint32(len(g.IDs))})
-			if s.first.IsZero() {
-				s.first = time.Now()
-				g.First = s.first.Sub(s.started)
-			}
-			g.Stopped = slices.Contains(o.Stop, id)
-			if !g.Stopped {
-				g.IDs = append(g.IDs, id)
-				g.Stopped = o.OnToken != nil && !o.OnToken(s.prompt, id)
-			}
-			if g.Stopped || len(g.IDs) == o.MaxNew {
-				g.Decode = time.Since(s.first)
-				if o.OnDone != nil {
-					o.OnDone(s.prompt, *g)
-				}
-				s.prompt = -1
-				continue
-			}
-			s.seen[id] = struct{}{}
-			s.next = []int32{id}
+			accept(s, o.choose(logits[n], s.seen, o.Allowed, [2]uint32{uint32(s.prompt), uint32(len(done[s.prompt].IDs))}))
 		}
 	}
 }
