@@ -56,9 +56,13 @@ bench-gpu dir="/tmp/quartet-gpu":
 fuzz time="30s":
     .ci/fuzz {{time}}
 
+# uploads to a real S3 server, versitygw, which this builds first: minutes
+test-s3:
+    go test -tags gateway ./hub -run TestS3 -v
+
 # 100 uploads of 256 MB each to S3 and Drive servers on this machine, each cut at a random byte and run again
 upload-cuts:
-    QUARTET_CUTS=100 go test ./hub -run 'Test(S3|Drive)Cuts' -v -timeout 2h
+    QUARTET_CUTS=100 go test -tags gateway ./hub -run 'Test(S3|Drive)Cuts' -v -timeout 2h
 
 # the workbench's speed, bytes and memory on a pseudo-terminal and in tmux, as a table
 tui-bars:

@@ -395,3 +395,16 @@ func TestDriveHostileAnswers(t *testing.T) {
 		t.Error("its own address is not")
 	}
 }
+
+// randomFile is a file of random bytes, the same for a seed, and those bytes.
+func randomFile(t *testing.T, seed uint64, size int) (string, []byte) {
+	t.Helper()
+	data := make([]byte, size)
+	source := rand.NewChaCha8([32]byte{byte(seed)})
+	source.Read(data)
+	name := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(name, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name, data
+}

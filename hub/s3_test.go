@@ -1,3 +1,5 @@
+//go:build gateway
+
 package hub
 
 import (
@@ -156,19 +158,6 @@ func (g *gateway) put(t *testing.T, ctx context.Context, dest, local, state stri
 	var there atomic.Int64
 	err = s.Put(ctx, "sub/weights.bin", local, func(n int64) { there.Add(n) })
 	return there.Load(), err
-}
-
-// randomFile writes a file of random bytes.
-func randomFile(t *testing.T, seed uint64, size int) (string, []byte) {
-	t.Helper()
-	data := make([]byte, size)
-	source := rand.NewChaCha8([32]byte{byte(seed)})
-	source.Read(data)
-	name := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(name, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return name, data
 }
 
 func (g *gateway) holds(t *testing.T, want []byte) {
