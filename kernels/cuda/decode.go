@@ -9,6 +9,9 @@ import (
 // greedyAhead is how many tokens the GPU chooses before the host looks at them.
 const greedyAhead = 8
 
+// blocksEach is how many blocks a processor runs at a time, as decode_rows is compiled for: while one waits for its input, the other reads weights.
+const blocksEach = 2
+
 // decode is a step of one model over one cache: its kernels, in order, recorded as a graph when they have run once.
 type decode struct {
 	b        *Backend
@@ -26,7 +29,7 @@ type decode struct {
 // NewDecode plans the step of a model whose shapes the kernels of decode.cu take: activations in F16, weights in F16, BF16 or
 // NF4 with rows of whole blocks.
 func (b *Backend) NewDecode(m kernels.DecodeModel) (kernels.Decode, error) {
-	p := planner{decode: &decode{b: b}, m: m, processors: b.dev.info().Processors}
+	p := planner{decode: &decode{b: b}, m: m, processors: blocksEach * b.dev.info().Processors}
 	if !p.fits() {
 		return nil, nil
 	}

@@ -6,7 +6,7 @@ import "quartet/kernels"
 type planner struct {
 	*decode
 	m          kernels.DecodeModel
-	processors int
+	processors int       // blocks that run at a time
 	common     planPhase // what all phases share
 	phases     []planPhase
 	kinds      []planKind
