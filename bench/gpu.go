@@ -2,7 +2,6 @@ package bench
 
 import (
 	"quartet/kernels"
-	"quartet/model"
 )
 
 // gpu is a backend that tells of its own memory.
@@ -80,12 +79,4 @@ func watchMemory(b kernels.Backend) func() int64 {
 		_, peak := g.Memory()
 		return peak
 	}
-}
-
-// recompute is what training does on the backend unless its settings ask for less memory.
-func recompute(b kernels.Backend) model.Recompute {
-	if _, ok := b.(gpu); ok {
-		return model.RecomputeMLP
-	}
-	return model.RecomputeNothing
 }

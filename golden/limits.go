@@ -6,8 +6,9 @@ import (
 	"quartet/kernels"
 )
 
-// halfLimits are the limits of checks against fp32 references where activations are kept in 16 bits, by patterns of their
-// names: those that the reference's own fp16 runs keep to. A negative one leaves the check out.
+// halfLimits are the limits of checks against fp32 references where activations are kept in fp16, by patterns of their names.
+// Those of training are the reference's own fp16 runs'; those of hidden states, logits and gradients are this program's own,
+// two to six times what fp16 comes to. bf16 keeps to few of them. A negative one leaves the check out.
 var halfLimits = []struct {
 	pattern string
 	limit   float64

@@ -66,13 +66,7 @@ func (d *Drive) String() string { return "gdrive://" + d.folder }
 // Put sends the file at local under name, in folders that it makes where they are missing, unless a file with the same content
 // is there already. add is told the bytes that are there now, less those that were lost.
 func (d *Drive) Put(ctx context.Context, name, local string, add func(bytes int64)) error {
-	if err := d.put(ctx, name, local, add); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		return fmt.Errorf("upload %s to %s: %w", name, d, err)
-	}
-	return nil
+	return uploaded(ctx, name, d, d.put(ctx, name, local, add))
 }
 
 func (d *Drive) put(ctx context.Context, name, local string, add func(int64)) error {

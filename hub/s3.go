@@ -82,13 +82,7 @@ func (s *S3) String() string { return strings.TrimSuffix("s3://"+s.bucket+"/"+s.
 // Put sends the file at path under name, unless a file with the same content is there already. add is told the bytes that are
 // there now, less those that were lost; several goroutines call it.
 func (s *S3) Put(ctx context.Context, name, path string, add func(bytes int64)) error {
-	if err := s.put(ctx, name, path, add); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		return fmt.Errorf("upload %s to %s: %w", name, s, err)
-	}
-	return nil
+	return uploaded(ctx, name, s, s.put(ctx, name, path, add))
 }
 
 func (s *S3) put(ctx context.Context, name, local string, add func(int64)) error {

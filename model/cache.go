@@ -6,13 +6,8 @@ import (
 	"quartet/kernels"
 )
 
-// prefillTokens is how many packed tokens Extend runs through the model at once: a GPU wants more to be busy.
-func prefillTokens(b kernels.Backend) int {
-	if b.Name() == "cuda" {
-		return 1024
-	}
-	return 512
-}
+// prefillTokens is how many packed tokens Extend runs through the model at once: as many as take the memory of 512 in float32.
+func prefillTokens(act kernels.DType) int { return 2048 / act.Bytes(1) }
 
 // Cache holds the keys and values of several sequences, so that a new token costs one token's work. It belongs to the
 // model that made it and to one goroutine.
@@ -30,7 +25,7 @@ func (m *Model) NewCache(sequences, capacity int) (*Cache, error) {
 	if capacity > m.Config.MaxPositions {
 		return nil, fmt.Errorf("reserve a cache of %d tokens: max_position_embeddings is %d; shorten the prompt or lower max_new_tokens", capacity, m.Config.MaxPositions)
 	}
-	pass, err := m.newPass(max(sequences, min(prefillTokens(m.backend), sequences*capacity)), capacity, PassOptions{})
+	pass, err := m.newPass(max(sequences, min(prefillTokens(m.backend.Activations()), sequences*capacity)), capacity, PassOptions{})
 	if err != nil {
 		return nil, err
 	}

@@ -53,6 +53,18 @@ const (
 	RecomputeLayer   Recompute = "layer"   // all but the layers' inputs, for half more work
 )
 
+// RecomputeFor is what training computes again on a backend: on a GPU the MLP's inner activations, since its memory is what runs
+// out, and with checkpointing the layers.
+func RecomputeFor(backend string, checkpointing bool) Recompute {
+	switch {
+	case checkpointing:
+		return RecomputeLayer
+	case backend == "cuda":
+		return RecomputeMLP
+	}
+	return RecomputeNothing
+}
+
 // Pass is the working memory for running a model over up to a fixed number of packed tokens. It belongs to one goroutine.
 type Pass struct {
 	m       *Model

@@ -9,13 +9,6 @@ type counter struct {
 	bytes           int64
 }
 
-func (c *counter) Name() string {
-	if c.act == kernels.F32 {
-		return "cpu"
-	}
-	return "cuda"
-}
-
 func (c *counter) Activations() kernels.DType { return c.act }
 
 func (c *counter) Alloc(d kernels.DType, rows, cols int) (kernels.Tensor, error) {

@@ -193,17 +193,6 @@ func (j *job) train(ctx context.Context, m *model.Model, ac model.AdapterConfig,
 	}
 }
 
-// recompute is what training computes again: on a GPU the MLP's activations, since its memory is what runs out.
-func recompute(device string, checkpointing bool) model.Recompute {
-	switch {
-	case checkpointing:
-		return model.RecomputeLayer
-	case device == "cuda":
-		return model.RecomputeMLP
-	}
-	return model.RecomputeNothing
-}
-
 func (j *job) trainOptions(b kernels.Backend) train.Options {
 	t := j.w.Config.Training
 	return train.Options{
@@ -211,7 +200,7 @@ func (j *job) trainOptions(b kernels.Backend) train.Options {
 		LR: t.LearningRate, Schedule: t.Schedule, Warmup: t.WarmupSteps,
 		Optimizer: t.Optim, Beta1: t.AdamBeta1, Beta2: t.AdamBeta2, Eps: t.AdamEpsilon, WeightDecay: t.WeightDecay,
 		MaxGradNorm: t.MaxGradNorm, FP16: t.FP16, LossPer: t.LossPer,
-		Seed: j.w.Config.Seed, Recompute: recompute(b.Name(), t.GradientCheckpointing), MaxPackedTokens: maxPacked,
+		Seed: j.w.Config.Seed, Recompute: model.RecomputeFor(b.Name(), t.GradientCheckpointing), MaxPackedTokens: maxPacked,
 		Base: j.inputs[j.needs[0]].tree.digest(),
 	}
 }

@@ -124,7 +124,7 @@ func (w *Workspace) sizes(mc model.Config) sizes {
 
 	device, act := expected(c.Device)
 	group := min(maxPacked, c.Training.BatchSize*c.Training.GradientAccumulationSteps*c.Dataset.MaxLength)
-	again := recompute(device, c.Training.GradientCheckpointing)
+	again := model.RecomputeFor(device, c.Training.GradientCheckpointing)
 	s.training = s.base
 	if c.LoRA.Base == "nf4" {
 		s.training = s.nf4

@@ -36,7 +36,7 @@ func TestGoldenRewrite(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(golden(), name+".safetensors")
 			want, err := os.ReadFile(path)
-			if errors.Is(err, fs.ErrNotExist) {
+			if errors.Is(err, fs.ErrNotExist) && os.Getenv("QUARTET_GOLDEN") != "" {
 				t.Skipf("%s is missing", path)
 			}
 			if err != nil {

@@ -22,10 +22,7 @@ func (w *worker) routes() http.Handler {
 	m.HandleFunc("GET /events", w.events)
 	m.HandleFunc("POST /plan", ask(func(q *http.Request) (any, error) {
 		var r client.RunRequest
-		workspace, err := w.open()
-		if err == nil {
-			err = read(q, &r)
-		}
+		workspace, err := w.openFor(q, &r)
 		if err != nil {
 			return nil, err
 		}
@@ -43,10 +40,7 @@ func (w *worker) routes() http.Handler {
 	m.HandleFunc("POST /measure", w.measure)
 	m.HandleFunc("POST /report", ask(func(q *http.Request) (any, error) {
 		var r client.ReportRequest
-		workspace, err := w.open()
-		if err == nil {
-			err = read(q, &r)
-		}
+		workspace, err := w.openFor(q, &r)
 		if err != nil {
 			return nil, err
 		}
@@ -57,6 +51,15 @@ func (w *worker) routes() http.Handler {
 		w.touch()
 		m.ServeHTTP(rw, q)
 	})
+}
+
+// openFor is the workspace as it is now, for a request that is read into what it holds.
+func (w *worker) openFor(q *http.Request, into any) (*pipeline.Workspace, error) {
+	workspace, err := w.open()
+	if err != nil {
+		return nil, err
+	}
+	return workspace, read(q, into)
 }
 
 // requestBytes bounds what a request may hold.

@@ -17,11 +17,12 @@ import (
 func golden(t *testing.T, path string) *safetensors.File {
 	t.Helper()
 	dir := os.Getenv("QUARTET_GOLDEN")
-	if dir == "" {
+	foreign := dir != ""
+	if !foreign {
 		dir = "../../testdata/golden"
 	}
 	f, err := safetensors.Open(filepath.Join(dir, path))
-	if os.IsNotExist(err) {
+	if os.IsNotExist(err) && foreign {
 		t.Skipf("the reference data has no %s", path)
 	}
 	if err != nil {

@@ -7,26 +7,16 @@ __device__ __forceinline__ void attend(T *out, float *lse, const T *q, const T *
 	extern __shared__ __align__(16) char memory[];
 	T *queries = (T *)memory, *keys = queries + QUERIES * ROW<WIDTH>, *values = keys + 2 * KEYS * ROW<WIDTH>;
 	constexpr int TILE = KEYS * ROW<WIDTH>;
-	int lane = threadIdx.x % 32, warp = threadIdx.x / 32, first = blockIdx.x * QUERIES, head = blockIdx.y;
+	int lane = threadIdx.x % 32, warp = threadIdx.x / 32, head = blockIdx.y;
 	long long apart_q = (long long)H * d, apart_k = (long long)KV * d;
-	q += head * d, k += head / (H / KV) * d, v += head / (H / KV) * d;
+	q += head * d, out += head * d, k += head / (H / KV) * d, v += head / (H / KV) * d;
 
-	Span all = block_union(span_of(spans, first + threadIdx.x % QUERIES, tokens));
-	int row[2] = {first + warp * 16 + lane / 4, first + warp * 16 + lane / 4 + 8};
-	Span own[2] = {span_of(spans, row[0], tokens), span_of(spans, row[1], tokens)};
-	Span near = warp_union({min(own[0].from, own[1].from), max(own[0].to, own[1].to)});
-
-	load_tile<QUERIES, WIDTH>(queries, q, apart_q, first, tokens, d);
-	load_commit();
-	int tiles = all.to > all.from ? (all.to - all.from + KEYS - 1) / KEYS : 0;
-	auto load = [&](int i) {
-		load_tile<KEYS, WIDTH>(keys + i % 2 * TILE, k, apart_k, all.from + i * KEYS, all.to, d);
-		load_tile<KEYS, WIDTH>(values + i % 2 * TILE, v, apart_k, all.from + i * KEYS, all.to, d);
-		load_commit();
-	};
-	if (tiles) load(0);
-	if (tiles) load_wait<1>();
-	else load_wait<0>();
+	const Mine mine = mine_of(spans, tokens);
+	const int tiles = mine.tiles();
+	load_tile<QUERIES, WIDTH>(queries, q, apart_q, mine.first, tokens, d);
+	fetched();
+	if (tiles) fetch_keys<WIDTH>(keys, values, k, v, apart_k, mine.all, 0, d), await<1>();
+	else await<0>();
 	__syncthreads();
 	uint32_t a[WIDTH / 16][4];
 	rows16<WIDTH>(a, queries, warp * 16);
@@ -34,11 +24,11 @@ __device__ __forceinline__ void attend(T *out, float *lse, const T *q, const T *
 	float sum[WIDTH / 8][4] = {}, top[2] = {-INFINITY, -INFINITY}, total[2] = {};
 	float units = scale * 1.4426950408889634f; // scores in powers of two
 	for (int i = 0; i < tiles; i++) {
-		if (i + 1 < tiles) load(i + 1), load_wait<1>();
-		else load_wait<0>();
+		if (i + 1 < tiles) fetch_keys<WIDTH>(keys, values, k, v, apart_k, mine.all, i + 1, d), await<1>();
+		else await<0>();
 		__syncthreads();
-		int from = all.from + i * KEYS;
-		if (near.from < from + KEYS && near.to > from) {
+		int from = mine.all.from + i * KEYS;
+		if (mine.near.from < from + KEYS && mine.near.to > from) {
 			float s[KEYS / 8][4] = {};
 			against_rows<KEYS, WIDTH>(s, a, keys + i % 2 * TILE);
 			float higher[2] = {top[0], top[1]};
@@ -47,7 +37,7 @@ __device__ __forceinline__ void attend(T *out, float *lse, const T *q, const T *
 #pragma unroll
 				for (int c = 0; c < 4; c++) {
 					int key = from + n * 8 + lane % 4 * 2 + c % 2;
-					s[n][c] = key >= own[c / 2].from && key < own[c / 2].to ? s[n][c] * units : -INFINITY;
+					s[n][c] = key >= mine.own[c / 2].from && key < mine.own[c / 2].to ? s[n][c] * units : -INFINITY;
 					higher[c / 2] = fmaxf(higher[c / 2], s[n][c]);
 				}
 			float shrink[2], base[2];
@@ -74,19 +64,14 @@ __device__ __forceinline__ void attend(T *out, float *lse, const T *q, const T *
 		}
 		__syncthreads();
 	}
-#pragma unroll
+	float share[2];
 	for (int r = 0; r < 2; r++) {
 		total[r] += __shfl_xor_sync(~0u, total[r], 1);
 		total[r] += __shfl_xor_sync(~0u, total[r], 2);
-		if (row[r] >= tokens) continue;
-		float share = total[r] > 0 ? 1 / total[r] : 0;
-#pragma unroll
-		for (int n = 0; n < WIDTH / 8; n++) {
-			int col = n * 8 + lane % 4 * 2;
-			if (col < d) *(uint32_t *)(out + row[r] * apart_q + head * d + col) = two(sum[n][2 * r] * share, sum[n][2 * r + 1] * share, T());
-		}
-		if (lse && lane % 4 == 0 && total[r] > 0) lse[(long long)row[r] * H + head] = (top[r] + log2f(total[r])) * 0.6931471805599453f;
+		share[r] = total[r] > 0 ? 1 / total[r] : 0;
+		if (lse && lane % 4 == 0 && total[r] > 0) lse[(long long)mine.row[r] * H + head] = (top[r] + log2f(total[r])) * 0.6931471805599453f;
 	}
+	store_rows<WIDTH>(out, apart_q, sum, mine.row, tokens, share, d);
 }
 
 #define ATTENTION(NAME, T, WIDTH) \

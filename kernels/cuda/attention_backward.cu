@@ -11,42 +11,36 @@ __device__ __forceinline__ void attend_dq(T *dq, const T *dout, const T *q, cons
 	extern __shared__ __align__(16) char memory[];
 	constexpr int TILE = KEYS * ROW<WIDTH>;
 	T *keys = (T *)memory, *values = keys + 2 * TILE; // of q and dout first
-	int lane = threadIdx.x % 32, warp = threadIdx.x / 32, first = blockIdx.x * QUERIES, head = blockIdx.y;
+	int lane = threadIdx.x % 32, warp = threadIdx.x / 32, head = blockIdx.y;
 	long long apart_q = (long long)H * d, apart_k = (long long)KV * d;
-	q += head * d, dout += head * d, k += head / (H / KV) * d, v += head / (H / KV) * d;
+	q += head * d, dq += head * d, dout += head * d, k += head / (H / KV) * d, v += head / (H / KV) * d;
 
-	Span all = block_union(span_of(spans, first + threadIdx.x % QUERIES, tokens));
-	int row[2] = {first + warp * 16 + lane / 4, first + warp * 16 + lane / 4 + 8};
-	Span own[2] = {span_of(spans, row[0], tokens), span_of(spans, row[1], tokens)};
-	Span near = warp_union({min(own[0].from, own[1].from), max(own[0].to, own[1].to)});
+	const Mine mine = mine_of(spans, tokens);
 	float log_sum[2] = {}, mean[2] = {};
-	for (int r = 0; r < 2; r++)
-		if (own[r].to > own[r].from) log_sum[r] = lse[(long long)row[r] * H + head] * LOG2E, mean[r] = delta[(long long)row[r] * H + head];
+	for (int r = 0; r < 2; r++) {
+		long long at = (long long)mine.row[r] * H + head;
+		if (mine.own[r].to > mine.own[r].from) log_sum[r] = lse[at] * LOG2E, mean[r] = delta[at];
+	}
 
-	load_tile<QUERIES, WIDTH>(keys, q, apart_q, first, tokens, d);
-	load_tile<QUERIES, WIDTH>(values, dout, apart_q, first, tokens, d);
-	load_commit();
-	load_wait<0>();
+	load_tile<QUERIES, WIDTH>(keys, q, apart_q, mine.first, tokens, d);
+	load_tile<QUERIES, WIDTH>(values, dout, apart_q, mine.first, tokens, d);
+	fetched();
+	await<0>();
 	__syncthreads();
 	uint32_t a[WIDTH / 16][4], g[WIDTH / 16][4];
 	rows16<WIDTH>(a, keys, warp * 16);
 	rows16<WIDTH>(g, values, warp * 16);
 	__syncthreads();
 
-	int tiles = all.to > all.from ? (all.to - all.from + KEYS - 1) / KEYS : 0;
-	auto load = [&](int i) {
-		load_tile<KEYS, WIDTH>(keys + i % 2 * TILE, k, apart_k, all.from + i * KEYS, all.to, d);
-		load_tile<KEYS, WIDTH>(values + i % 2 * TILE, v, apart_k, all.from + i * KEYS, all.to, d);
-		load_commit();
-	};
-	if (tiles) load(0);
+	const int tiles = mine.tiles();
+	if (tiles) fetch_keys<WIDTH>(keys, values, k, v, apart_k, mine.all, 0, d);
 	float sum[WIDTH / 8][4] = {};
 	for (int i = 0; i < tiles; i++) {
-		if (i + 1 < tiles) load(i + 1), load_wait<1>();
-		else load_wait<0>();
+		if (i + 1 < tiles) fetch_keys<WIDTH>(keys, values, k, v, apart_k, mine.all, i + 1, d), await<1>();
+		else await<0>();
 		__syncthreads();
-		int from = all.from + i * KEYS;
-		if (near.from < from + KEYS && near.to > from) {
+		int from = mine.all.from + i * KEYS;
+		if (mine.near.from < from + KEYS && mine.near.to > from) {
 			float s[KEYS / 8][4] = {}, slope[KEYS / 8][4] = {};
 			against_rows<KEYS, WIDTH>(s, a, keys + i % 2 * TILE);
 			against_rows<KEYS, WIDTH>(slope, g, values + i % 2 * TILE);
@@ -55,20 +49,15 @@ __device__ __forceinline__ void attend_dq(T *dq, const T *dout, const T *q, cons
 #pragma unroll
 				for (int c = 0; c < 4; c++) {
 					int key = from + n * 8 + lane % 4 * 2 + c % 2, r = c / 2;
-					bool reads = key >= own[r].from && key < own[r].to && own[r].to > own[r].from + 1;
+					bool reads = key >= mine.own[r].from && key < mine.own[r].to && mine.own[r].to > mine.own[r].from + 1;
 					slope[n][c] = reads ? exp2f(s[n][c] * scale * LOG2E - log_sum[r]) * (slope[n][c] - mean[r]) * scale : 0;
 				}
 			onto_columns<KEYS, WIDTH>(sum, slope, keys + i % 2 * TILE);
 		}
 		__syncthreads();
 	}
-#pragma unroll
-	for (int r = 0; r < 2; r++)
-#pragma unroll
-		for (int n = 0; n < WIDTH / 8; n++) {
-			int col = n * 8 + lane % 4 * 2;
-			if (row[r] < tokens && col < d) *(uint32_t *)(dq + row[r] * apart_q + head * d + col) = two(sum[n][2 * r], sum[n][2 * r + 1], T());
-		}
+	const float share[2] = {1, 1};
+	store_rows<WIDTH>(dq, apart_q, sum, mine.row, tokens, share, d);
 }
 
 constexpr int AT_ONCE = 32; // queries that a block of keys goes through at a time
@@ -95,8 +84,8 @@ __device__ __forceinline__ void attend_dkv(T *dk, T *dv, const T *dout, const T 
 
 	load_tile<KEYS, WIDTH>(queries, k + kv * d, apart_k, first, total, d);
 	load_tile<KEYS, WIDTH>(queries + KEYS * ROW<WIDTH>, v + kv * d, apart_k, first, total, d);
-	load_commit();
-	load_wait<0>();
+	fetched();
+	await<0>();
 	__syncthreads();
 	uint32_t a[WIDTH / 16][4], g[WIDTH / 16][4];
 	rows16<WIDTH>(a, queries, warp * 16);
@@ -109,7 +98,7 @@ __device__ __forceinline__ void attend_dkv(T *dk, T *dv, const T *dout, const T 
 		int head = kv * group + i / tiles, from = seen.from + i % tiles * AT_ONCE;
 		load_tile<AT_ONCE, WIDTH>(queries + i % 2 * TILE, q + head * d, apart_q, from, tokens, d);
 		load_tile<AT_ONCE, WIDTH>(grads + i % 2 * TILE, dout + head * d, apart_q, from, tokens, d);
-		load_commit();
+		fetched();
 		if (threadIdx.x < AT_ONCE) {
 			int t = from + threadIdx.x;
 			Span s = span_of(spans, t, tokens);
@@ -121,8 +110,8 @@ __device__ __forceinline__ void attend_dkv(T *dk, T *dv, const T *dout, const T 
 	load(0);
 	float sum_k[WIDTH / 8][4] = {}, sum_v[WIDTH / 8][4] = {};
 	for (int i = 0; i < all; i++) {
-		if (i + 1 < all) load(i + 1), load_wait<1>();
-		else load_wait<0>();
+		if (i + 1 < all) load(i + 1), await<1>();
+		else await<0>();
 		__syncthreads();
 		float p[AT_ONCE / 8][4] = {}, slope[AT_ONCE / 8][4] = {};
 		against_rows<AT_ONCE, WIDTH>(p, a, queries + i % 2 * TILE);

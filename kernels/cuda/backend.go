@@ -18,6 +18,8 @@ type Backend struct {
 	scratch map[string]kernels.Tensor // by what it is for; grown as needed
 }
 
+var _ kernels.Backend = (*Backend)(nil)
+
 func newBackend(d device, act kernels.DType) *Backend {
 	return &Backend{dev: d, act: act, used: map[uint64]int{}, scratch: map[string]kernels.Tensor{}}
 }

@@ -1,5 +1,0 @@
-package cuda
-
-import "quartet/kernels"
-
-var _ kernels.Backend = (*Backend)(nil)
