@@ -85,6 +85,12 @@ func (s *S3) Put(ctx context.Context, name, path string, add func(bytes int64)) 
 	return uploaded(ctx, name, s, s.put(ctx, name, path, add))
 }
 
+// Commit does nothing: each object is there once it is put.
+func (*S3) Commit(context.Context) error { return nil }
+
+// Close does nothing: what an unfinished upload has sent stays there for the next one.
+func (*S3) Close() error { return nil }
+
 func (s *S3) put(ctx context.Context, name, local string, add func(int64)) error {
 	if err := checkPath(name); err != nil {
 		return err
