@@ -36,9 +36,15 @@ func noise(tb testing.TB, b *Backend, d kernels.DType, rows, cols int) kernels.T
 	return t
 }
 
-// replays times an operation that moves bytes: a graph of calls over changing operands, so that the cache holds little of them
-// and launches cost little.
+// replays times an operation that moves bytes.
 func replays(tb *testing.B, b *Backend, bytes int, call func(i int)) {
+	tb.Helper()
+	tb.ReportMetric(float64(bytes)/perCall(tb, b, call)/1e12, "TB/s")
+}
+
+// perCall is the seconds that an operation takes: in a graph of calls over changing operands, so that the cache holds little of them
+// and launches cost little.
+func perCall(tb *testing.B, b *Backend, call func(i int)) float64 {
 	tb.Helper()
 	const calls = 24
 	for i := range calls {
@@ -75,7 +81,7 @@ func replays(tb *testing.B, b *Backend, bytes int, call func(i int)) {
 	each := tb.Elapsed().Seconds() / float64(tb.N*4*calls)
 	tb.ReportMetric(0, "ns/op")
 	tb.ReportMetric(each*1e6, "µs/call")
-	tb.ReportMetric(float64(bytes)/each/1e12, "TB/s")
+	return each
 }
 
 // BenchmarkBandwidth is how fast the operations that are bound by memory move what they must, at phi-2's sizes.
