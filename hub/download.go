@@ -209,7 +209,7 @@ func (c *Client) locate(ctx context.Context, r Repo, commit string, f File) (rem
 	for part := range strings.SplitSeq(f.Name, "/") {
 		at = at.JoinPath(url.PathEscape(part))
 	}
-	resp, err := c.send(ctx, http.MethodHead, at, nil, true)
+	resp, err := c.send(ctx, request{method: http.MethodHead, to: at, stay: true})
 	if err != nil {
 		return remote{}, err
 	}

@@ -31,21 +31,41 @@ func (c *Client) List(ctx context.Context, r Repo) (Listing, error) {
 }
 
 func (c *Client) list(ctx context.Context, r Repo) (Listing, error) {
+	tip, err := c.tip(ctx, r)
+	if err != nil {
+		return Listing{}, err
+	}
+	return c.tree(ctx, r, tip.SHA)
+}
+
+// tip is a revision as the hub describes it.
+type tip struct {
+	SHA     string // the commit
+	Private *bool  // nil where the hub does not say
+}
+
+func (c *Client) tip(ctx context.Context, r Repo) (t tip, err error) {
+	home, err := c.endpoint()
+	if err != nil {
+		return t, err
+	}
+	if _, err := c.call(ctx, r, home.JoinPath(r.api(), "revision", url.PathEscape(r.Revision)), &t); err != nil {
+		return t, err
+	}
+	if !commitName.MatchString(t.SHA) {
+		return t, fmt.Errorf("%s names no commit; check HF_ENDPOINT and the proxy", home.Host)
+	}
+	return t, nil
+}
+
+// tree is the files of a commit.
+func (c *Client) tree(ctx context.Context, r Repo, commit string) (Listing, error) {
 	home, err := c.endpoint()
 	if err != nil {
 		return Listing{}, err
 	}
-	var info struct {
-		SHA string `json:"sha"`
-	}
-	if _, err := c.call(ctx, r, home.JoinPath(r.api(), "revision", url.PathEscape(r.Revision)), &info); err != nil {
-		return Listing{}, err
-	}
-	if !commitName.MatchString(info.SHA) {
-		return Listing{}, fmt.Errorf("%s names no commit; check HF_ENDPOINT and the proxy", home.Host)
-	}
-	l := Listing{Commit: info.SHA}
-	at := home.JoinPath(r.api(), "tree", info.SHA)
+	l := Listing{Commit: commit}
+	at := home.JoinPath(r.api(), "tree", commit)
 	at.RawQuery = "recursive=true"
 	seen := map[string]bool{}
 	for at != nil {

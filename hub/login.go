@@ -136,7 +136,7 @@ func writeSecret(name string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(name), ".drive-*") // readable by the user alone
+	f, err := os.CreateTemp(filepath.Dir(name), ".secret-*") // readable by the user alone
 	if err != nil {
 		return err
 	}

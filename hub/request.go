@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -59,9 +60,18 @@ func (c *Client) persist(ctx context.Context, try func() (gained bool, err error
 	}
 }
 
-// send makes one request and follows redirects. The token goes to the hub alone. With stay, a redirect to another host is
-// returned rather than followed.
-func (c *Client) send(ctx context.Context, method string, to *url.URL, header http.Header, stay bool) (*http.Response, error) {
+// request is one request to a server.
+type request struct {
+	method string
+	to     *url.URL
+	header http.Header
+	body   func() (io.ReadCloser, error) // what is sent along, from its beginning; nil for nothing
+	size   int64                         // bytes of body
+	stay   bool                          // a redirect to another host is returned rather than followed
+}
+
+// send makes a request and follows redirects. The token goes to the hub alone.
+func (c *Client) send(ctx context.Context, q request) (*http.Response, error) {
 	home, err := c.endpoint()
 	if err != nil {
 		return nil, err
@@ -72,37 +82,47 @@ func (c *Client) send(ctx context.Context, method string, to *url.URL, header ht
 	}
 	const redirects = 5
 	for range redirects {
-		req, err := http.NewRequestWithContext(ctx, method, to.String(), nil)
+		req, err := http.NewRequestWithContext(ctx, q.method, q.to.String(), nil)
 		if err != nil {
 			return nil, errors.New("the server sent an address that is none")
 		}
-		for name, values := range header {
+		for name, values := range q.header {
 			req.Header[name] = values
 		}
 		req.Header.Set("User-Agent", "quartet")
 		req.Header.Set("Accept-Encoding", "identity")
-		if token != "" && sameHost(to, home) {
+		if token != "" && sameHost(q.to, home) {
 			req.Header.Set("Authorization", "Bearer "+token)
+		}
+		if q.body != nil {
+			if req.Body, err = q.body(); err != nil {
+				return nil, err
+			}
+			req.ContentLength, req.GetBody = q.size, q.body
 		}
 		resp, err := c.http.Do(req)
 		if err != nil {
-			return nil, c.broken(ctx, to, err)
+			return nil, c.broken(ctx, q.to, err)
 		}
-		if resp.StatusCode < 300 || resp.StatusCode > 399 {
+		code := resp.StatusCode
+		if code < 300 || code > 399 {
 			return resp, nil
 		}
 		next, err := resp.Location()
 		if err != nil || next.Scheme != "http" && next.Scheme != "https" {
 			resp.Body.Close()
-			return nil, fmt.Errorf("%s sent a redirect to nowhere", to.Host)
+			return nil, fmt.Errorf("%s sent a redirect to nowhere", q.to.Host)
 		}
-		if stay && !sameHost(next, home) {
+		if q.stay && !sameHost(next, home) {
 			return resp, nil
 		}
 		resp.Body.Close()
-		to = next
+		if q.body != nil && code != http.StatusTemporaryRedirect && code != http.StatusPermanentRedirect {
+			return nil, fmt.Errorf("%s answered %d to what was sent; check HF_ENDPOINT and the proxy", q.to.Host, code)
+		}
+		q.to = next
 	}
-	return nil, fmt.Errorf("%s redirects without end", to.Host)
+	return nil, fmt.Errorf("%s redirects without end", q.to.Host)
 }
 
 func sameHost(a, b *url.URL) bool { return a.Scheme == b.Scheme && a.Host == b.Host }
@@ -128,9 +148,10 @@ func (c *Client) refusal(r Repo, about string, resp *http.Response) error {
 	page := c.Endpoint + r.page()
 	token, _ := c.token()
 	problem := resp.Header.Get("X-Error-Code")
+	if err := c.passing(resp); err != nil {
+		return err
+	}
 	switch code := resp.StatusCode; {
-	case code == http.StatusRequestTimeout, code == http.StatusTooManyRequests, code >= 500:
-		return temporary{error: fmt.Errorf("%s answered %d", resp.Request.URL.Host, code), after: c.retryAfter(resp.Header)}
 	case problem == "GatedRepo" && token == "":
 		return fmt.Errorf("its licence must be accepted first; do that at %s and set HF_TOKEN to a token of that account", page)
 	case problem == "GatedRepo":
@@ -150,8 +171,21 @@ func (c *Client) refusal(r Repo, about string, resp *http.Response) error {
 	case code == http.StatusNotFound:
 		return fmt.Errorf("there is no such %s, or the token may not see it; check its name and HF_TOKEN", r.Kind)
 	default:
-		return fmt.Errorf("%s answered %d, which is no answer of a hub; check HF_ENDPOINT and the proxy", resp.Request.URL.Host, code)
+		return noHub(resp)
 	}
+}
+
+func noHub(resp *http.Response) error {
+	return fmt.Errorf("%s answered %d, which is no answer of a hub; check HF_ENDPOINT and the proxy", resp.Request.URL.Host, resp.StatusCode)
+}
+
+// passing is the failure of an answer that asks to come back later, nil for all other answers.
+func (c *Client) passing(resp *http.Response) error {
+	code := resp.StatusCode
+	if code != http.StatusRequestTimeout && code != http.StatusTooManyRequests && code < 500 {
+		return nil
+	}
+	return temporary{error: fmt.Errorf("%s answered %d", resp.Request.URL.Host, code), after: c.retryAfter(resp.Header)}
 }
 
 var resets = regexp.MustCompile(`;\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d{1,9})`)
@@ -173,26 +207,55 @@ func (c *Client) retryAfter(h http.Header) time.Duration {
 
 // call gets a JSON value from the hub, and the address of its next page, nil on the last.
 func (c *Client) call(ctx context.Context, r Repo, at *url.URL, into any) (next *url.URL, err error) {
+	return c.exchange(ctx, request{method: http.MethodGet, to: at}, into, func(resp *http.Response) error { return c.refusal(r, "", resp) })
+}
+
+// The media types of questions and answers.
+const (
+	jsonType = "application/json"
+	lfsType  = "application/vnd.git-lfs+json"
+)
+
+// post sends a JSON value of a media type and reads the JSON value of the answer, if into is not nil.
+func (c *Client) post(ctx context.Context, at *url.URL, media string, value, into any, refusal func(*http.Response) error) error {
+	data, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	body := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
+	header := http.Header{"Content-Type": {media}, "Accept": {media}}
+	_, err = c.exchange(ctx, request{method: http.MethodPost, to: at, header: header, body: body, size: int64(len(data))}, into, refusal)
+	return err
+}
+
+// exchange makes a request that is answered with a JSON value, read if into is not nil, and maybe with the address of its next
+// page. refusal words an answer that is no success.
+func (c *Client) exchange(ctx context.Context, q request, into any, refusal func(*http.Response) error) (next *url.URL, err error) {
+	const slowest = 16 << 10 // bytes in a second
+	limit := c.stall + time.Duration(q.size/slowest)*time.Second
 	err = c.persist(ctx, func() (bool, error) {
-		ctx, stop := context.WithTimeoutCause(ctx, c.stall, temporary{error: fmt.Errorf("%s did not answer for %s", at.Host, c.stall)})
+		ctx, stop := context.WithTimeoutCause(ctx, limit, temporary{error: fmt.Errorf("%s did not answer for %s", q.to.Host, limit)})
 		defer stop()
-		resp, err := c.send(ctx, http.MethodGet, at, nil, false)
+		resp, err := c.send(ctx, q)
 		if err != nil {
 			return false, err
 		}
 		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return false, c.refusal(r, "", resp)
+		if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated {
+			return false, refusal(resp)
+		}
+		if into == nil {
+			return false, nil
 		}
 		const most = 8 << 20
 		data, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
 		switch {
 		case err != nil:
-			return false, c.broken(ctx, at, err)
+			return false, c.broken(ctx, q.to, err)
 		case len(data) > most:
-			return false, fmt.Errorf("%s answered more than %d MB to a question", at.Host, most>>20)
+			return false, fmt.Errorf("%s answered more than %d MB to a question", q.to.Host, most>>20)
 		case json.Unmarshal(data, into) != nil:
-			return false, fmt.Errorf("%s answered something that is no JSON of a hub; check HF_ENDPOINT and the proxy", at.Host)
+			return false, fmt.Errorf("%s answered something that is no JSON of a hub; check HF_ENDPOINT and the proxy", q.to.Host)
 		}
 		next = nextPage(resp)
 		return false, nil

@@ -43,10 +43,11 @@ type server struct {
 	log      []string
 	sent     int // bytes of content
 	links    map[string]int
+	uploads
 }
 
 func newServer(t *testing.T, files map[string][]byte) *server {
-	s := &server{t: t, files: files, pageSize: 1000, budget: -1, links: map[string]int{}}
+	s := &server{t: t, files: files, pageSize: 1000, budget: -1, links: map[string]int{}, uploads: newUploads()}
 	s.hub = httptest.NewServer(http.HandlerFunc(s.answerHub))
 	s.storage = httptest.NewServer(http.HandlerFunc(s.answerStorage))
 	for _, h := range []*httptest.Server{s.hub, s.storage} {
@@ -111,6 +112,10 @@ func (s *server) answerHub(w http.ResponseWriter, r *http.Request) {
 	if s.fails(w, r) {
 		return
 	}
+	if r.Method == http.MethodPost {
+		s.answerUpload(w, r)
+		return
+	}
 	if _, ok := strings.CutPrefix(r.URL.Path, "/api/"); ok {
 		s.answerAPI(w, r)
 		return
@@ -119,13 +124,14 @@ func (s *server) answerHub(w http.ResponseWriter, r *http.Request) {
 	_, name, _ := strings.Cut(path, "/")
 	s.mu.Lock()
 	data, ok := s.files[name]
+	head := s.head
 	s.mu.Unlock()
 	if !ok {
 		w.Header().Set("X-Error-Code", "EntryNotFound")
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}
-	w.Header().Set("X-Repo-Commit", commitA)
+	w.Header().Set("X-Repo-Commit", head)
 	if !isLarge(data) {
 		w.Header().Set("ETag", `"`+digestOf(data)+`"`)
 		s.serve(w, r, data)
@@ -142,13 +148,18 @@ func (s *server) answerHub(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *server) answerAPI(w http.ResponseWriter, r *http.Request) {
-	if strings.Contains(r.URL.Path, "/revision/") {
-		name, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/api/models/"), "/revision/")
-		fmt.Fprintf(w, `{"id": %q, "sha": %q, "siblings": []}`, name, commitA)
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.missing {
+		w.Header().Set("X-Error-Code", "RepoNotFound")
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	if strings.Contains(r.URL.Path, "/revision/") {
+		name, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/api/models/"), "/revision/")
+		fmt.Fprintf(w, `{"id": %q, "sha": %q, "private": %t, "siblings": []}`, name, s.head, s.private)
+		return
+	}
 	var entries []map[string]any
 	for name, data := range s.files {
 		e := map[string]any{"type": "file", "path": name, "size": len(data), "oid": digestOf(data)}
@@ -173,6 +184,10 @@ func (s *server) answerAPI(w http.ResponseWriter, r *http.Request) {
 func (s *server) answerStorage(w http.ResponseWriter, r *http.Request) {
 	s.note("storage", r)
 	if s.fails(w, r) {
+		return
+	}
+	if r.Method == http.MethodPut {
+		s.take(w, r)
 		return
 	}
 	link := r.URL.Query().Get("link")

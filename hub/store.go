@@ -59,4 +59,4 @@ func LocalFiles(dir string) ([]LocalFile, error) {
 	return files, nil
 }
 
-var _, _ Store = (*S3)(nil), (*Drive)(nil)
+var _, _, _ Store = (*S3)(nil), (*Drive)(nil), (*Repository)(nil)

@@ -156,7 +156,7 @@ func (t *transfer) get(ctx context.Context, i int, buffer []byte) (gained bool, 
 		stop(temporary{error: fmt.Errorf("%s sent nothing for %s", at.Host, t.c.stall)})
 	})
 	defer silence.Stop()
-	resp, err := t.c.send(ctx, http.MethodGet, at, http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", from, to-1)}}, false)
+	resp, err := t.c.send(ctx, request{method: http.MethodGet, to: at, header: http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", from, to-1)}}})
 	if err != nil {
 		return false, err
 	}
