@@ -66,7 +66,7 @@ type Backend interface {
 	// serves packed rows (k, v of the batch) and decoding (k, v of the cache). lse F32 (T, h.Count) receives the
 	// log of each softmax's denominator; it may be the zero Tensor.
 	Attention(out, lse, q, k, v, spans Tensor, h Heads)
-	// AttentionBackward sets dq and adds dk += , dv += from dout, with out and lse as the forward pass left them.
+	// AttentionBackward sets dq, dk and dv from dout, with out and lse as the forward pass left them.
 	AttentionBackward(dq, dk, dv, dout, q, k, v, out, lse, spans Tensor, h Heads)
 	// Scatter sets out[rows[i]] = x[i] for each row i of x; rows I32 (1, x.Rows). It appends to the KV cache.
 	Scatter(out, x, rows Tensor)

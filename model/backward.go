@@ -120,8 +120,6 @@ func (p *Pass) layerBackward(i int, dx kernels.Tensor, further bool) {
 	dattention, dq, dk, dv := p.grad.attention.Slice(0, T), p.grad.q.Slice(0, T), p.grad.k.Slice(0, T), p.grad.v.Slice(0, T)
 	p.linearGradient(i, Dense, dattention, p.branchGradient(dbranch, dx, i, siteAttention), a.attention, tokens)
 	if adapted(QProj, KProj, VProj) {
-		p.b.Zero(dk)
-		p.b.Zero(dv)
 		p.b.AttentionBackward(dq, dk, dv, dattention, a.q, a.k, a.v, a.attention, a.logSE, p.run.spans, p.heads)
 		p.rotate(dq, dk, true)
 		for _, g := range [...]struct {

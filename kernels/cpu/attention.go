@@ -62,7 +62,7 @@ func (b *Backend) Attention(out, lse, q, k, v, spans kernels.Tensor, h kernels.H
 	})
 }
 
-// AttentionBackward sets dq and adds dk +=, dv +=. The softmax is computed again from lse; with D = dout·out, a score's
+// AttentionBackward sets dq, dk and dv. The softmax is computed again from lse; with D = dout·out, a score's
 // gradient is p·(dout·v - D). A thread takes a key head of queries whose keys no others read.
 func (b *Backend) AttentionBackward(dq, dk, dv, dout, q, k, v, out, lse, spans kernels.Tensor, h kernels.Heads) {
 	T, H, d := q.Rows, h.Count, h.Dim
@@ -77,6 +77,8 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dout, q, k, v, out, lse, spans k
 	dqs, dks, dvs, ds := dq.F32s(), dk.F32s(), dv.F32s(), dout.F32s()
 	qs, ks, vs, os, ls, sp := q.F32s(), k.F32s(), v.F32s(), out.F32s(), lse.F32s(), spans.I32s()
 	scale, stride, group := float32(1/math.Sqrt(float64(d))), h.KV*d, H/h.KV
+	clear(dks)
+	clear(dvs)
 	parts := apart(sp)
 	items := h.KV * len(parts)
 	b.pool.each(items, grain(H*keys(sp)*(5*d+8)/8/max(1, items)), func(w *worker, lo, hi int) {

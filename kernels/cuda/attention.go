@@ -29,13 +29,15 @@ func (b *Backend) Attention(out, lse, q, k, v, spans kernels.Tensor, h kernels.H
 	}
 	args := []uint64{out.Addr, lse.Addr, q.Addr, k.Addr, v.Addr, spans.Addr, number(q.Rows), number(h.Count), number(h.KV), number(h.Dim), scale(h)}
 	if width := tileWidth(h, out, q, k, v); width > 0 {
-		b.headTiles("attention", q.DType, width, 5*tileRows, q.Rows, h.Count, args...)
+		if q.Rows > 0 {
+			b.headTiles("attention", q.DType, width, [3]int{h.Count, ceil(q.Rows, tileRows), 1}, args...)
+		}
 		return
 	}
 	b.warps("attention_plain"+suffix(q.DType), q.Rows*h.Count, args...)
 }
 
-// AttentionBackward sets dq and adds dk += , dv += from dout, with out and lse as the forward pass left them.
+// AttentionBackward sets dq, dk and dv from dout, with out and lse as the forward pass left them.
 func (b *Backend) AttentionBackward(dq, dk, dv, dout, q, k, v, out, lse, spans kernels.Tensor, h kernels.Heads) {
 	const op = "AttentionBackward"
 	checkAttention(op, q, k, v, spans, h)
@@ -45,25 +47,31 @@ func (b *Backend) AttentionBackward(dq, dk, dv, dout, q, k, v, out, lse, spans k
 	kernels.Want(op, "dk", dk, q.DType, k.Rows, k.Cols)
 	kernels.Want(op, "dv", dv, q.DType, k.Rows, k.Cols)
 	kernels.Want(op, "lse", lse, kernels.F32, q.Rows, h.Count)
-	items, end := q.Rows*h.Count, suffix(q.DType)
-	if items == 0 {
+	if q.Rows == 0 {
+		b.Zero(dk)
+		b.Zero(dv)
+		return
+	}
+	end, d := suffix(q.DType), h.Dim
+	if width := tileWidth(h, dq, dk, dv, dout, q, k, v, out); width > 0 {
+		tiles := ceil(k.Rows, tileRows)
+		stats := b.room("attention's stats", kernels.F32, q.Rows, 2*h.Count)
+		readers := b.room("attention's readers", kernels.I32, tiles, 2)
+		pieces := h.Count * d / 8
+		b.run("attention_before"+end, [3]int{tiles + q.Rows, 1, 1}, min(1024, 32*ceil(pieces, 32)), 4*pieces,
+			stats.Addr, readers.Addr, dout.Addr, out.Addr, lse.Addr, spans.Addr, number(q.Rows), number(tiles), number(h.Count), number(d), scale(h))
+		b.headTiles("attention_backward", q.DType, width, [3]int{h.Count, ceil(max(q.Rows, k.Rows), tileRows), 2},
+			dq.Addr, dk.Addr, dv.Addr, dout.Addr, q.Addr, k.Addr, v.Addr, stats.Addr, readers.Addr, spans.Addr,
+			number(q.Rows), number(k.Rows), number(h.Count), number(h.KV), number(d), scale(h))
 		return
 	}
 	delta := b.room("delta", kernels.F32, q.Rows, h.Count)
-	forQueries := []uint64{dq.Addr, dout.Addr, q.Addr, k.Addr, v.Addr, lse.Addr, delta.Addr, spans.Addr,
-		number(q.Rows), number(h.Count), number(h.KV), number(h.Dim), scale(h)}
-	forKeys := []uint64{dk.Addr, dv.Addr, dout.Addr, q.Addr, k.Addr, v.Addr, lse.Addr, delta.Addr, spans.Addr,
-		number(q.Rows), number(k.Rows), number(h.Count), number(h.KV), number(h.Dim), scale(h)}
-	if width := tileWidth(h, dq, dk, dv, dout, q, k, v); width > 0 {
-		b.warps("attention_delta"+end, items, delta.Addr, dout.Addr, out.Addr, number(items), number(h.Dim))
-		b.headTiles("attention_dq", q.DType, width, 4*tileRows, q.Rows, h.Count, forQueries...)
-		b.headTiles("attention_dkv", q.DType, width, 2*tileRows, k.Rows, h.KV, forKeys...)
-		return
-	}
-	b.warps("attention_plain_delta"+end, items, delta.Addr, dout.Addr, q.Addr, k.Addr, v.Addr, lse.Addr, spans.Addr,
-		number(q.Rows), number(h.Count), number(h.KV), number(h.Dim), scale(h))
-	b.warps("attention_plain_dq"+end, items, forQueries...)
-	b.warps("attention_plain_dkv"+end, k.Rows*h.KV, forKeys...)
+	b.warps("attention_plain_delta"+end, q.Rows*h.Count, delta.Addr, dout.Addr, q.Addr, k.Addr, v.Addr, lse.Addr, spans.Addr,
+		number(q.Rows), number(h.Count), number(h.KV), number(d), scale(h))
+	b.warps("attention_plain_dq"+end, q.Rows*h.Count, dq.Addr, dout.Addr, q.Addr, k.Addr, v.Addr, lse.Addr, delta.Addr, spans.Addr,
+		number(q.Rows), number(h.Count), number(h.KV), number(d), scale(h))
+	b.warps("attention_plain_dkv"+end, k.Rows*h.KV, dk.Addr, dv.Addr, dout.Addr, q.Addr, k.Addr, v.Addr, lse.Addr, delta.Addr, spans.Addr,
+		number(q.Rows), number(k.Rows), number(h.Count), number(h.KV), number(d), scale(h))
 }
 
 func scale(h kernels.Heads) uint64 { return real32(float32(1 / math.Sqrt(float64(h.Dim)))) }
@@ -98,11 +106,8 @@ func tileWidth(h kernels.Heads, operands ...kernels.Tensor) int {
 	return 0
 }
 
-// headTiles queues a kernel of the tensor cores with a block for each tileRows rows of each head; it keeps some rows of heads in
-// shared memory, eight elements apart from each other.
-func (b *Backend) headTiles(kernel string, d kernels.DType, width, kept, rows, heads int, args ...uint64) {
-	const threads = 128
-	if rows > 0 {
-		b.run(fmt.Sprintf("%s%s_%d", kernel, suffix(d), width), [3]int{ceil(rows, tileRows), heads, 1}, threads, kept*(width+8)*2, args...)
-	}
+// headTiles queues a kernel of the tensor cores. It keeps four tiles of heads' rows in shared memory, eight elements apart from each other.
+func (b *Backend) headTiles(kernel string, d kernels.DType, width int, grid [3]int, args ...uint64) {
+	const threads, tiles = 128, 4
+	b.run(fmt.Sprintf("%s%s_%d", kernel, suffix(d), width), grid, threads, tiles*tileRows*(width+8)*2, args...)
 }

@@ -36,18 +36,7 @@ template <class T> __device__ __forceinline__ void attend(T *out, float *lse, co
 	if (lse && lane == 0 && n) lse[item] = top + logf(total);
 }
 
-// delta (T,H) = Σ dout·out of each head.
-template <class T> __device__ __forceinline__ void attend_delta(float *delta, const T *dout, const T *out, long long items, int d) {
-	int lane = threadIdx.x % 32;
-	long long item = ((long long)blockIdx.x * blockDim.x + threadIdx.x) / 32;
-	if (item >= items) return;
-	float sum = 0;
-	for (int i = lane; i < d; i += 32) sum += to(dout[item * d + i]) * to(out[item * d + i]);
-	sum = warp_sum(sum);
-	if (lane == 0) delta[item] = sum;
-}
-
-// delta (T,H) as the mean of dout·v under the softmax: the same sum, before out was rounded.
+// delta (T,H) as the mean of dout·v under the softmax: Σ dout·out before out was rounded.
 template <class T> __device__ __forceinline__ void attend_mean(float *delta, const T *dout, const T *q, const T *k, const T *v, const float *lse, const int *spans,
 	int T_, int H, int KV, int d, float scale) {
 	int lane = threadIdx.x % 32;
@@ -108,13 +97,11 @@ template <class T> __device__ __forceinline__ void attend_dkv(T *dk, T *dv, cons
 	int key = item / KV, kv = item % KV;
 	k += item * d, v += item * d, dk += item * d, dv += item * d;
 	float sum_k[WIDE] = {}, sum_v[WIDE] = {};
-	bool any = false;
 	for (int t0 = 0; t0 < T_; t0 += 32) {
 		int t = t0 + lane;
 		bool reads = t < T_ && key >= spans[2 * t] && key < spans[2 * t] + spans[2 * t + 1];
 		unsigned who = __ballot_sync(~0u, reads);
 		if (!who) continue;
-		any = true;
 		for (int head = kv * group; head < (kv + 1) * group; head++) {
 			float p = 0, slope = 0;
 			if (reads) {
@@ -139,19 +126,14 @@ template <class T> __device__ __forceinline__ void attend_dkv(T *dk, T *dv, cons
 			}
 		}
 	}
-	for (int w = 0; any && w < WIDE; w++) {
-		int i = lane + 32 * w;
-		if (i < d) dk[i] = as<T>(to(dk[i]) + sum_k[w]), dv[i] = as<T>(to(dv[i]) + sum_v[w]);
-	}
+	for (int w = 0; w < WIDE; w++)
+		if (lane + 32 * w < d) dk[lane + 32 * w] = as<T>(sum_k[w]), dv[lane + 32 * w] = as<T>(sum_v[w]);
 }
 
 #define ATTEND(SUFFIX, T) \
 	extern "C" __global__ void attention_plain##SUFFIX(T *out, float *lse, const T *q, const T *k, const T *v, const int *spans, \
 		int tokens, int H, int KV, int d, float scale) { \
 		attend(out, lse, q, k, v, spans, tokens, H, KV, d, scale); \
-	} \
-	extern "C" __global__ void attention_delta##SUFFIX(float *delta, const T *dout, const T *out, long long items, int d) { \
-		attend_delta(delta, dout, out, items, d); \
 	} \
 	extern "C" __global__ void attention_plain_delta##SUFFIX(float *delta, const T *dout, const T *q, const T *k, const T *v, const float *lse, \
 		const int *spans, int tokens, int H, int KV, int d, float scale) { \

@@ -3,19 +3,29 @@
 #pragma once
 #include "mma.cuh"
 
-constexpr int QUERIES = 64, KEYS = 64, THREADS = 128; // of a block: four warps of 16 rows each
+constexpr int OWN = 64, THREADS = 2 * OWN; // rows of a block, 16 a warp
+constexpr int KEYS = 64;                   // that it goes through at a time
 
 template <int WIDTH> constexpr int ROW = WIDTH + 8;
 
+// load_strip is load_tile for PIECES of 16 bytes of each row.
+template <int ROWS, int APART, int PIECES, class T>
+__device__ __forceinline__ void load_strip(T *tile, const T *from, long long apart, int first, int end, int d) {
+	constexpr int AT_ONCE = THREADS / PIECES;
+	int row = threadIdx.x / PIECES, col = threadIdx.x % PIECES * 8;
+	tile += row * APART + col, from += (first + row) * apart + col;
+#pragma unroll
+	for (int i = 0; i < ROWS; i += AT_ONCE)
+		if (ROWS % AT_ONCE == 0 || i + row < ROWS) fetch16(tile + i * APART, from + i * apart, first + row + i < end && col < d);
+}
+
 // load_tile begins to copy rows [first, first + ROWS) of a matrix, `apart` elements apart and d wide, into a tile. Rows from end
-// on, and what lies beyond d, become 0.
+// on, and what lies beyond d, become 0. Eight neighbouring threads take 128 bytes of a row, since a cache is asked by such lines;
+// what a row has besides is done after that.
 template <int ROWS, int WIDTH, class T>
 __device__ __forceinline__ void load_tile(T *tile, const T *from, long long apart, int first, int end, int d) {
-	for (int i = threadIdx.x; i < ROWS * (WIDTH / 8); i += THREADS) {
-		int row = i / (WIDTH / 8), col = i % (WIDTH / 8) * 8;
-		bool there = first + row < end && col < d;
-		fetch16(tile + row * ROW<WIDTH> + col, there ? from + (first + row) * apart + col : from, there);
-	}
+	load_strip<ROWS, ROW<WIDTH>, 8>(tile, from, apart, first, end, d);
+	if constexpr (WIDTH > 64) load_strip<ROWS, ROW<WIDTH>, WIDTH / 8 - 8>(tile + 64, from + 64, apart, first, end, d - 64);
 }
 __device__ __forceinline__ uint32_t two(float a, float b, f16) {
 	__half2 h = __floats2half2_rn(a, b);
@@ -64,70 +74,96 @@ template <int DEPTH, int WIDTH, class T> __device__ __forceinline__ void onto_co
 	}
 }
 
-// Span is the keys [from, to) of a query.
-struct Span { int from, to; };
+// power is 2^x; the processor's own, which takes results below 2^-126 for 0.
+__device__ __forceinline__ float power(float x) {
+	float y;
+	asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+	return y;
+}
+constexpr float LOG2E = 1.4426950408889634f;
 
-__device__ __forceinline__ Span span_of(const int *spans, int t, int tokens) {
-	if (t >= tokens || spans[2 * t + 1] <= 0) return {0x7fffffff, 0};
-	return {spans[2 * t], spans[2 * t] + spans[2 * t + 1]};
+// Span is the keys [from, to) of a query. One without keys, or with fewer than it needs, has {NONE, 0}.
+struct Span {
+	int from, to;
+	__device__ __forceinline__ bool meets(int first, int n) const { return from < first + n && to > first; }
+	__device__ __forceinline__ bool holds(int first, int n) const { return from <= first && to >= first + n; }
+	__device__ __forceinline__ bool has(int key) const { return key >= from && key < to; }
+};
+constexpr int NONE = 0x7fffffff;
+
+__device__ __forceinline__ Span span_of(const int *spans, int t, int tokens, int needs) {
+	if (t >= tokens) return {NONE, 0};
+	const int2 s = ((const int2 *)spans)[t]; // where they begin, and how many
+	return s.y < needs ? Span{NONE, 0} : Span{s.x, s.x + s.y};
 }
 
-__device__ __forceinline__ Span warp_union(Span s) {
-	for (int i = 16; i; i /= 2) {
-		s.from = min(s.from, __shfl_xor_sync(~0u, s.from, i));
-		s.to = max(s.to, __shfl_xor_sync(~0u, s.to, i));
+// Readers is what a lane knows of its block's queries: the spans of some.
+struct Readers {
+	Span span[OWN / 32];
+	int end; // of the keys that any of the queries reads
+	// next is the first key, from one on, that any of them reads; NONE where there is none.
+	__device__ __forceinline__ int next(int from) const {
+		int first = NONE;
+		for (const Span &s : span)
+			if (s.to > from) first = min(first, max(s.from, from));
+		return __reduce_min_sync(~0u, first);
 	}
-	return s;
-}
-
-// block_union is the smallest span around those of all threads, known to all.
-__device__ __forceinline__ Span block_union(Span s) {
-	__shared__ Span part[THREADS / 32];
-	s = warp_union(s);
-	__syncthreads();
-	if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = s;
-	__syncthreads();
-	for (int i = 0; i < THREADS / 32; i++) s.from = min(s.from, part[i].from), s.to = max(s.to, part[i].to);
-	return s;
-}
-
-// Mine is what a thread of a block of queries knows of them: the block's first, its warp's two rows as operands hold them (lane/4 and
-// 8 below), the keys of these, those that any row of the warp reads, and those that any of the block does.
-struct Mine {
-	int first, row[2];
-	Span own[2], near, all;
-	__device__ __forceinline__ int tiles() const { return all.to > all.from ? (all.to - all.from + KEYS - 1) / KEYS : 0; }
 };
 
-__device__ __forceinline__ Mine mine_of(const int *spans, int tokens) {
-	Mine m;
-	m.first = blockIdx.x * QUERIES;
-	m.all = block_union(span_of(spans, m.first + threadIdx.x % QUERIES, tokens));
-	for (int r = 0; r < 2; r++) {
-		m.row[r] = m.first + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + 8 * r;
-		m.own[r] = span_of(spans, m.row[r], tokens);
+__device__ __forceinline__ Readers readers_of(const int *spans, int first, int tokens, int needs) {
+	Readers r;
+	r.end = 0;
+	for (int i = 0; i < OWN / 32; i++) {
+		r.span[i] = span_of(spans, first + threadIdx.x % 32 + 32 * i, tokens, needs);
+		r.end = max(r.end, r.span[i].to);
 	}
-	m.near = warp_union({min(m.own[0].from, m.own[1].from), max(m.own[0].to, m.own[1].to)});
-	return m;
+	r.end = __reduce_max_sync(~0u, r.end);
+	return r;
 }
 
-// fetch_keys begins to copy the i-th 64 of the keys and values that a block of queries reads into one of two places.
-template <int WIDTH, class T>
-__device__ __forceinline__ void fetch_keys(T *keys, T *values, const T *k, const T *v, long long apart, Span all, int i, int d) {
-	int place = i % 2 * KEYS * ROW<WIDTH>, from = all.from + i * KEYS;
-	load_tile<KEYS, WIDTH>(keys + place, k, apart, from, all.to, d);
-	load_tile<KEYS, WIDTH>(values + place, v, apart, from, all.to, d);
-	fetched();
+// Rows is a warp's 16 queries as the operands of products hold them, two a lane (lane/4 and 8 below): which, their keys, the keys
+// between the first and the last that any of the 16 reads, and those that all of them do.
+struct Rows {
+	int row[2];
+	Span own[2], some, all;
+};
+
+__device__ __forceinline__ Rows rows_of(const int *spans, int first, int tokens, int needs) {
+	Rows w;
+	for (int r = 0; r < 2; r++) {
+		w.row[r] = first + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + 8 * r;
+		w.own[r] = span_of(spans, w.row[r], tokens, needs);
+	}
+	w.some.from = __reduce_min_sync(~0u, min(w.own[0].from, w.own[1].from));
+	w.some.to = __reduce_max_sync(~0u, max(w.own[0].to, w.own[1].to));
+	w.all.from = __reduce_max_sync(~0u, max(w.own[0].from, w.own[1].from));
+	w.all.to = __reduce_min_sync(~0u, min(w.own[0].to, w.own[1].to));
+	return w;
 }
 
-// store_rows writes a thread's part of a warp's 16 rows, the r-th of its two times share[r].
+// fetch_keys begins to copy the KEYS keys, and behind them the values, from one on.
 template <int WIDTH, class T>
-__device__ __forceinline__ void store_rows(T *out, long long apart, const float (*sum)[4], const int *row, int end, const float *share, int d) {
+__device__ __forceinline__ void fetch_keys(T *place, const T *k, const T *v, long long apart, int from, int end, int d) {
+	load_tile<KEYS, WIDTH>(place, k, apart, from, end, d);
+	load_tile<KEYS, WIDTH>(place + KEYS * ROW<WIDTH>, v, apart, from, end, d);
+}
+
+// store_rows writes a warp's 16 rows, the first of which is row `first`, by way of a tile that nothing else uses any more. Of a
+// lane's two rows the r-th is multiplied by share[r].
+template <int WIDTH, class T>
+__device__ __forceinline__ void store_rows(T *out, long long apart, const float (*sum)[4], T *tile, int first, int end, const float (&share)[2], int d) {
+	int lane = threadIdx.x % 32;
+	tile += threadIdx.x / 32 * 16 * ROW<WIDTH>;
 #pragma unroll
 	for (int r = 0; r < 2; r++)
 #pragma unroll
-		for (int n = 0; n < WIDTH / 8; n++) {
-			int col = n * 8 + threadIdx.x % 4 * 2;
-			if (row[r] < end && col < d) *(uint32_t *)(out + row[r] * apart + col) = two(sum[n][2 * r] * share[r], sum[n][2 * r + 1] * share[r], T());
-		}
+		for (int n = 0; n < WIDTH / 8; n++)
+			*(uint32_t *)(tile + (lane / 4 + 8 * r) * ROW<WIDTH> + n * 8 + lane % 4 * 2) = two(sum[n][2 * r] * share[r], sum[n][2 * r + 1] * share[r], T());
+	__syncwarp();
+#pragma unroll
+	for (int i = lane; i < 16 * (WIDTH / 8); i += 32) {
+		int row = i / (WIDTH / 8), col = i % (WIDTH / 8) * 8;
+		if (first + row < end && col < d) *(uint4 *)(out + (first + row) * apart + col) = *(const uint4 *)(tile + row * ROW<WIDTH> + col);
+	}
+	__syncwarp();
 }

@@ -171,7 +171,7 @@ func (x *bench) attention(s sizes) {
 	spans, lse := x.tensor(kernels.I32, s.T, 2), x.tensor(kernels.F32, s.T, s.h.Count)
 	x.do("Attention", out.Len(), func() { x.b.Attention(out, lse, q, k, v, spans, s.h) })
 	x.do("Attention", out.Len(), func() { x.b.Attention(out, kernels.Tensor{}, q, k, v, spans, s.h) })
-	x.do("AttentionBackward", out.Len(), func() { x.b.AttentionBackward(dq, dk, dv, dout, q, k, v, out, lse, spans, s.h) })
+	x.do("AttentionBackward", out.Len()+dk.Len(), func() { x.b.AttentionBackward(dq, dk, dv, dout, q, k, v, out, lse, spans, s.h) })
 }
 
 func (x *bench) optimisers(s sizes) {

@@ -24,10 +24,13 @@ template <bool TRANSPOSED> __device__ __forceinline__ void matrices(uint32_t (&r
 		asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
 }
 
-// fetch16 begins to copy 16 bytes to shared memory, zeros where there are none. fetched ends a group of such copies, and
-// await<N> waits until at most N of this thread's groups are under way.
+// fetch16 and fetch8 begin to copy that many bytes to shared memory, zeros where there are none. fetched ends a group of such copies,
+// and await<N> waits until at most N of this thread's groups are under way.
 __device__ __forceinline__ void fetch16(void *shared, const void *from, bool there) {
 	asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(shared)), "l"(from), "r"(there ? 16 : 0) : "memory");
+}
+__device__ __forceinline__ void fetch8(void *shared, const void *from, bool there) {
+	asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(shared)), "l"(from), "r"(there ? 8 : 0) : "memory");
 }
 __device__ __forceinline__ void fetched() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> __device__ __forceinline__ void await() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
