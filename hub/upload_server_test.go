@@ -79,11 +79,11 @@ func (s *server) answerUpload(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusBadRequest)
 			return
 		}
-		if !s.missing {
+		if s.missing {
+			s.missing, s.private = false, wanted.Private || wanted.Visibility == "private"
+		} else {
 			w.WriteHeader(http.StatusConflict)
-			return
 		}
-		s.missing, s.private = false, wanted.Private || wanted.Visibility == "private"
 		reply(map[string]any{"url": s.hub.URL + "/" + wanted.Organization + "/" + wanted.Name})
 	case path == "/api/validate-yaml":
 		reply(map[string]any{"errors": []any{}, "warnings": []any{}})
