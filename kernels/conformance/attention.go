@@ -3,6 +3,7 @@ package conformance
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"quartet/kernels"
 )
@@ -35,59 +36,93 @@ func decoding(capacity int, lengths ...int) layout {
 	return l
 }
 
+// continued is tokens that follow `before` cached ones in each sequence, the last sequence first.
+func continued(capacity, before int, lengths ...int) layout {
+	l := layout{name: fmt.Sprint("continued", lengths), keys: capacity * len(lengths)}
+	for i := len(lengths) - 1; i >= 0; i-- {
+		for n := range lengths[i] {
+			l.spans = append(l.spans, int32(i*capacity), int32(before+n+1))
+		}
+	}
+	return l
+}
+
 var layouts = []layout{packed(), packed(1), packed(5), packed(7, 1, 12), packed(70, 43), decoding(9, 1, 9, 4), decoding(300, 290, 17)}
 
 var geometries = []kernels.Heads{
 	{Count: 1, KV: 1, Dim: 1}, {Count: 2, KV: 2, Dim: 5}, {Count: 4, KV: 2, Dim: 16}, {Count: 6, KV: 1, Dim: 20}, {Count: 3, KV: 3, Dim: 80},
 }
 
+// attended is queries, their keys and the heads that both have.
+type attended struct {
+	l layout
+	h kernels.Heads
+}
+
+// wide is what only larger heads or more keys bring: every width that a device has a kernel for, tiles of keys that all of a tile's
+// queries read, and those that none does.
+var wide = []attended{
+	{packed(150), kernels.Heads{Count: 2, KV: 1, Dim: 64}},
+	{packed(200, 71), kernels.Heads{Count: 1, KV: 1, Dim: 80}},
+	{packed(70, 43), kernels.Heads{Count: 2, KV: 2, Dim: 88}},
+	{packed(150), kernels.Heads{Count: 1, KV: 1, Dim: 96}},
+	{packed(150), kernels.Heads{Count: 2, KV: 1, Dim: 128}},
+	{continued(400, 90, 33, 1, 45), kernels.Heads{Count: 2, KV: 2, Dim: 80}},
+	{decoding(700, 650), kernels.Heads{Count: 4, KV: 2, Dim: 128}},
+}
+
 func attentions() (checks []check) {
+	cases := slices.Clone(wide)
 	for _, l := range layouts {
 		for _, h := range geometries {
-			detail := fmt.Sprintf("%s/%d-%dx%d", l.name, h.Count, h.KV, h.Dim)
-			checks = append(checks, check{"Attention", detail, func(r *rig) {
-				T := len(l.spans) / 2
-				q, qs := r.act(T, h.Count*h.Dim)
-				k, ks := r.act(l.keys, h.KV*h.Dim)
-				v, vs := r.act(l.keys, h.KV*h.Dim)
-				spans := r.ints(T, 2, l.spans)
-				out, lse := r.junk(T, h.Count*h.Dim), r.alloc(kernels.F32, T, h.Count)
-				want, wantLSE := attention(qs, ks, vs, l.spans, h)
-				r.b.Attention(out, lse, q, k, v, spans, h)
-				r.near("out", out, want, tolerance{2e-6, 1e-3})
-				r.near("lse", lse, wantLSE, tolerance{1e-6, 0})
-				again := r.junk(T, h.Count*h.Dim)
-				r.b.Attention(again, kernels.Tensor{}, q, k, v, spans, h)
-				r.near("out without lse", again, want, tolerance{2e-6, 1e-3})
-			}}, check{"AttentionBackward", detail, func(r *rig) {
-				T := len(l.spans) / 2
-				q, qs := r.act(T, h.Count*h.Dim)
-				k, ks := r.act(l.keys, h.KV*h.Dim)
-				v, vs := r.act(l.keys, h.KV*h.Dim)
-				dout, ds := r.act(T, h.Count*h.Dim)
-				spans := r.ints(T, 2, l.spans)
-				out, lse := r.junk(T, h.Count*h.Dim), r.alloc(kernels.F32, T, h.Count)
-				r.b.Attention(out, lse, q, k, v, spans, h)
-				dq := r.junk(T, h.Count*h.Dim)
-				dk, dv := r.junk(l.keys, h.KV*h.Dim), r.junk(l.keys, h.KV*h.Dim)
-				r.b.AttentionBackward(dq, dk, dv, dout, q, k, v, out, lse, spans, h)
-				gq, gk, gv := attentionGradient(qs, ks, vs, ds, l.spans, h)
-				if len(qs)+2*len(ks) < 1500 {
-					f := func(q, k, v []float64) []float64 { out, _ := attention(q, k, v, l.spans, h); return out }
-					fq := slope(qs, ds, func(x []float64) []float64 { return f(x, ks, vs) })
-					fk := slope(ks, ds, func(x []float64) []float64 { return f(qs, x, vs) })
-					fv := slope(vs, ds, func(x []float64) []float64 { return f(qs, ks, x) })
-					agree(r, "the reference's dq", gq, fq)
-					agree(r, "the reference's dk", gk, fk)
-					agree(r, "the reference's dv", gv, fv)
-					gq, gk, gv = fq, fk, fv
-				}
-				tol := tolerance{5e-6, 3e-3}
-				r.near("dq", dq, gq, tol)
-				r.near("dk", dk, gk, tol)
-				r.near("dv", dv, gv, tol)
-			}})
+			cases = append(cases, attended{l, h})
 		}
+	}
+	for _, c := range cases {
+		l, h := c.l, c.h
+		detail := fmt.Sprintf("%s/%d-%dx%d", l.name, h.Count, h.KV, h.Dim)
+		checks = append(checks, check{"Attention", detail, func(r *rig) {
+			T := len(l.spans) / 2
+			q, qs := r.act(T, h.Count*h.Dim)
+			k, ks := r.act(l.keys, h.KV*h.Dim)
+			v, vs := r.act(l.keys, h.KV*h.Dim)
+			spans := r.ints(T, 2, l.spans)
+			out, lse := r.junk(T, h.Count*h.Dim), r.alloc(kernels.F32, T, h.Count)
+			want, wantLSE := attention(qs, ks, vs, l.spans, h)
+			r.b.Attention(out, lse, q, k, v, spans, h)
+			r.near("out", out, want, tolerance{2e-6, 1e-3})
+			r.near("lse", lse, wantLSE, tolerance{1e-6, 0})
+			again := r.junk(T, h.Count*h.Dim)
+			r.b.Attention(again, kernels.Tensor{}, q, k, v, spans, h)
+			r.near("out without lse", again, want, tolerance{2e-6, 1e-3})
+		}}, check{"AttentionBackward", detail, func(r *rig) {
+			T := len(l.spans) / 2
+			q, qs := r.act(T, h.Count*h.Dim)
+			k, ks := r.act(l.keys, h.KV*h.Dim)
+			v, vs := r.act(l.keys, h.KV*h.Dim)
+			dout, ds := r.act(T, h.Count*h.Dim)
+			spans := r.ints(T, 2, l.spans)
+			out, lse := r.junk(T, h.Count*h.Dim), r.alloc(kernels.F32, T, h.Count)
+			r.b.Attention(out, lse, q, k, v, spans, h)
+			dq := r.junk(T, h.Count*h.Dim)
+			dk, dv := r.junk(l.keys, h.KV*h.Dim), r.junk(l.keys, h.KV*h.Dim)
+			r.b.AttentionBackward(dq, dk, dv, dout, q, k, v, out, lse, spans, h)
+			gq, gk, gv := attentionGradient(qs, ks, vs, ds, l.spans, h)
+			if len(qs)+2*len(ks) < 1500 {
+				f := func(q, k, v []float64) []float64 { out, _ := attention(q, k, v, l.spans, h); return out }
+				fq := slope(qs, ds, func(x []float64) []float64 { return f(x, ks, vs) })
+				fk := slope(ks, ds, func(x []float64) []float64 { return f(qs, x, vs) })
+				fv := slope(vs, ds, func(x []float64) []float64 { return f(qs, ks, x) })
+				agree(r, "the reference's dq", gq, fq)
+				agree(r, "the reference's dk", gk, fk)
+				agree(r, "the reference's dv", gv, fv)
+				gq, gk, gv = fq, fk, fv
+			}
+			tol := tolerance{5e-6, 3e-3}
+			r.near("dq", dq, gq, tol)
+			r.near("dk", dk, gk, tol)
+			r.near("dv", dv, gv, tol)
+		}})
 	}
 	return append(checks, check{"Attention", "large scores", func(r *rig) {
 		h, l := kernels.Heads{Count: 2, KV: 1, Dim: 16}, packed(9)

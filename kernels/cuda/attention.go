@@ -27,14 +27,37 @@ func (b *Backend) Attention(out, lse, q, k, v, spans kernels.Tensor, h kernels.H
 	if !lse.IsZero() {
 		kernels.Want(op, "lse", lse, kernels.F32, q.Rows, h.Count)
 	}
-	args := []uint64{out.Addr, lse.Addr, q.Addr, k.Addr, v.Addr, spans.Addr, number(q.Rows), number(h.Count), number(h.KV), number(h.Dim), scale(h)}
-	if width := tileWidth(h, out, q, k, v); width > 0 {
-		if q.Rows > 0 {
-			b.headTiles("attention", q.DType, width, [3]int{h.Count, ceil(q.Rows, tileRows), 1}, args...)
-		}
+	if q.Rows == 0 {
 		return
 	}
-	b.warps("attention_plain"+suffix(q.DType), q.Rows*h.Count, args...)
+	end, d := suffix(q.DType), h.Dim
+	if width := tileWidth(h, out, q, k, v); width > 0 && !few(q, k) {
+		b.headTiles("attention", q.DType, width, [3]int{h.Count, ceil(q.Rows, tileRows), 1},
+			out.Addr, lse.Addr, q.Addr, k.Addr, v.Addr, spans.Addr, number(q.Rows), number(h.Count), number(h.KV), number(d), scale(h))
+		return
+	}
+	items, parts := q.Rows*h.Count, b.parts(q, k, h)
+	var room kernels.Tensor
+	if parts > 1 {
+		room = b.room("attention's parts", kernels.F32, items, parts*(d+2))
+	}
+	wide := d%8 == 0 && (q.Addr|k.Addr|v.Addr)%16 == 0
+	b.run("attention_few"+end, [3]int{items, parts, 1}, headThreads, 0,
+		out.Addr, lse.Addr, room.Addr, q.Addr, k.Addr, v.Addr, spans.Addr, number(h.Count), number(h.KV), number(d), number(parts), scale(h), flag(wide))
+	if parts > 1 {
+		b.run("attention_join"+end, [3]int{items, 1, 1}, headThreads, 0, out.Addr, lse.Addr, room.Addr, number(d), number(parts))
+	}
+}
+
+// few reports whether the queries are probably of many sequences in a cache, a token or two of each: a tile of them would have
+// little to share.
+func few(q, k kernels.Tensor) bool { return q.Rows <= 256 && k.Rows >= 64*q.Rows }
+
+// parts is into how many parts each query's keys are divided, to keep the whole GPU busy with few queries. How many keys there are is
+// known to the GPU alone; they are taken to be shared out among the queries.
+func (b *Backend) parts(q, k kernels.Tensor, h kernels.Heads) int {
+	const blocks, keys = 8, 64 // on a processor; of a part at least
+	return max(1, min(blocks*b.dev.info().Processors/(q.Rows*h.Count), k.Rows/(keys*q.Rows)))
 }
 
 // AttentionBackward sets dq, dk and dv from dout, with out and lse as the forward pass left them.
@@ -106,8 +129,11 @@ func tileWidth(h kernels.Heads, operands ...kernels.Tensor) int {
 	return 0
 }
 
+// headThreads is the threads of a block that does tileRows rows of a head on tensor cores, or one row's part.
+const headThreads = 128
+
 // headTiles queues a kernel of the tensor cores. It keeps four tiles of heads' rows in shared memory, eight elements apart from each other.
 func (b *Backend) headTiles(kernel string, d kernels.DType, width int, grid [3]int, args ...uint64) {
-	const threads, tiles = 128, 4
-	b.run(fmt.Sprintf("%s%s_%d", kernel, suffix(d), width), grid, threads, tiles*tileRows*(width+8)*2, args...)
+	const tiles = 4
+	b.run(fmt.Sprintf("%s%s_%d", kernel, suffix(d), width), grid, headThreads, tiles*tileRows*(width+8)*2, args...)
 }

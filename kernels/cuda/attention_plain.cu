@@ -1,40 +1,9 @@
-// Attention and its gradient on ordinary units: any types and head sizes up to 128, a warp for each query and head, or for each key
-// and key head. Scores, softmax and sums are fp32, in an order that depends on the spans alone.
+// Attention's gradient on ordinary units: any types and head sizes up to 128, a warp for each query and head, or for each key and
+// key head. Scores, softmax and sums are fp32, in an order that depends on the spans alone.
 #include "common.cuh"
 
 // WIDE is how many of a head's elements a lane keeps: lane + 32·i.
 constexpr int WIDE = 4;
-
-template <class T> __device__ __forceinline__ void attend(T *out, float *lse, const T *q, const T *k, const T *v, const int *spans,
-	int T_, int H, int KV, int d, float scale) {
-	int lane = threadIdx.x % 32;
-	long long item = ((long long)blockIdx.x * blockDim.x + threadIdx.x) / 32;
-	if (item >= (long long)T_ * H) return;
-	int t = item / H, head = item % H, start = spans[2 * t], n = spans[2 * t + 1];
-	long long stride = (long long)KV * d, at = start * stride + head / (H / KV) * d;
-	q += item * d, out += item * d;
-	float top = -INFINITY, total = 0, sum[WIDE] = {};
-	for (int j0 = 0; j0 < n; j0 += 32) {
-		int j = j0 + lane;
-		float s = -INFINITY;
-		if (j < n) {
-			s = 0;
-			for (int i = 0; i < d; i++) s += to(q[i]) * to(k[at + j * stride + i]);
-			s *= scale;
-		}
-		float higher = fmaxf(top, warp_max(s)), shrink = expf(top - higher), p = j < n ? expf(s - higher) : 0;
-		top = higher, total = total * shrink + warp_sum(p);
-		for (int w = 0; w < WIDE; w++) sum[w] *= shrink;
-		for (int l = 0; l < min(32, n - j0); l++) {
-			float weight = __shfl_sync(~0u, p, l);
-			for (int w = 0; w < WIDE; w++)
-				if (lane + 32 * w < d) sum[w] += weight * to(v[at + (j0 + l) * stride + lane + 32 * w]);
-		}
-	}
-	for (int w = 0; w < WIDE; w++)
-		if (lane + 32 * w < d) out[lane + 32 * w] = as<T>(n ? sum[w] / total : 0);
-	if (lse && lane == 0 && n) lse[item] = top + logf(total);
-}
 
 // delta (T,H) as the mean of dout·v under the softmax: Σ dout·out before out was rounded.
 template <class T> __device__ __forceinline__ void attend_mean(float *delta, const T *dout, const T *q, const T *k, const T *v, const float *lse, const int *spans,
@@ -131,10 +100,6 @@ template <class T> __device__ __forceinline__ void attend_dkv(T *dk, T *dv, cons
 }
 
 #define ATTEND(SUFFIX, T) \
-	extern "C" __global__ void attention_plain##SUFFIX(T *out, float *lse, const T *q, const T *k, const T *v, const int *spans, \
-		int tokens, int H, int KV, int d, float scale) { \
-		attend(out, lse, q, k, v, spans, tokens, H, KV, d, scale); \
-	} \
 	extern "C" __global__ void attention_plain_delta##SUFFIX(float *delta, const T *dout, const T *q, const T *k, const T *v, const float *lse, \
 		const int *spans, int tokens, int H, int KV, int d, float scale) { \
 		attend_mean(delta, dout, q, k, v, lse, spans, tokens, H, KV, d, scale); \
