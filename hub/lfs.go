@@ -193,10 +193,13 @@ func (u *large) verify(ctx context.Context, o *offer) error {
 		return err
 	}
 	return u.c.post(ctx, at, jsonType, map[string]any{"oid": u.sha256, "size": u.size}, nil, func(resp *http.Response) error {
-		if err := u.c.passing(resp); err != nil {
+		switch err := u.c.passing(resp); {
+		case err != nil:
 			return err
+		case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden:
+			return u.refusal(resp)
 		}
-		return errors.New("the hub finds that the content arrived altered; something between here and the hub alters it, run again on another network")
+		return errors.New("the content arrived altered, says the hub; something between here and the hub alters it, run again on another network")
 	})
 }
 

@@ -187,15 +187,15 @@ func (r *Repository) put(ctx context.Context, name, path string, add func(int64)
 		return err
 	}
 	if large {
-		if err := r.store(ctx, f, d, add); err != nil {
-			return err
-		}
+		err = r.store(ctx, f, d, add)
 	} else {
 		add(d.size)
 	}
-	after, err := f.Stat()
-	if err != nil || after.Size() != before.Size() || !after.ModTime().Equal(before.ModTime()) {
+	if after, statErr := f.Stat(); statErr != nil || after.Size() != before.Size() || !after.ModTime().Equal(before.ModTime()) {
 		return errors.New("the file changed while it was sent; run again")
+	}
+	if err != nil {
+		return err
 	}
 	r.changes = append(r.changes, change{name, path, d, large})
 	return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,7 @@ import (
 func (s *server) uploader(waited func(time.Duration)) *Client {
 	c := s.client(s.t.TempDir(), waited)
 	c.Token = secret
+	c.http.Transport.(*http.Transport).ExpectContinueTimeout = 50 * time.Millisecond
 	return c
 }
 

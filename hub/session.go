@@ -22,6 +22,7 @@ type session struct {
 	offer
 	path    string
 	refused bool // the parts could not be joined, once
+	best    int  // the most parts that were there
 
 	mu   sync.Mutex // for all below
 	tags []string   // "" for a part that is missing; nil without an offer
@@ -142,6 +143,16 @@ func (s *session) expire() {
 // length is the bytes of a part of a file.
 func (s *session) length(i int, size int64) int64 { return min(s.Size, size-int64(i)*s.Size) }
 
+// there is what has come of a file.
+func (s *session) there(size int64) (parts int, bytes int64) {
+	for i, tag := range s.tags {
+		if tag != "" {
+			parts, bytes = parts+1, bytes+s.length(i, size)
+		}
+	}
+	return parts, bytes
+}
+
 func (s *session) close() {
 	if s.file != nil {
 		s.file.Close()
@@ -162,57 +173,51 @@ func (s *session) drop() error {
 // partsOnTheWay is the share of a file's parts that may be on the way at once, one in so many: a killed process loses them.
 const partsOnTheWay = 12
 
-// sendParts sends the parts that are missing and joins them. It tells whether any part came to be there, and returns errStale
-// where another offer is needed.
+// sendParts sends the parts that are missing and joins them. It tells whether more came to be there than ever before, and
+// returns errStale where another offer is needed.
 func (u *large) sendParts(ctx context.Context, s *session, o *offer) (gained bool, err error) {
 	if err := s.adopt(o); err != nil {
 		return false, err
 	}
-	var there, missing int64
-	for i, tag := range s.tags {
-		if tag != "" {
-			there += s.length(i, u.size)
-		} else {
-			missing++
-		}
-	}
-	u.count(there - u.told.Load())
+	parts, bytes := s.there(u.size)
+	s.best = max(s.best, parts)
+	u.count(bytes - u.told.Load())
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var workers sync.WaitGroup
 	for range min(u.c.workers, max(1, len(s.tags)/partsOnTheWay)) {
 		workers.Go(func() {
 			for i := s.take(); i >= 0 && ctx.Err() == nil; i = s.take() {
-				tag, err := u.piece(ctx, s.Parts[i], int64(i)*s.Size, s.length(i, u.size))
-				switch {
-				case errors.Is(err, errStale):
+				if err := u.sendPart(ctx, s, i); errors.Is(err, errStale) {
 					s.expire() // what the others have on the way may arrive still
-					return
-				case err == nil && tag == "":
-					err = errors.New("the storage does not say what it got; check the proxy")
-				case err == nil:
-					err = s.record(i, tag)
-				}
-				if err != nil {
+				} else if err != nil {
 					stop(err)
 				}
 			}
 		})
 	}
 	workers.Wait()
-	left := int64(0)
-	for _, tag := range s.tags {
-		if tag == "" {
-			left++
-		}
-	}
+	parts, _ = s.there(u.size)
+	gained, s.best = parts > s.best, max(parts, s.best)
 	switch {
 	case ctx.Err() != nil:
-		return left < missing, context.Cause(ctx)
+		return gained, context.Cause(ctx)
 	case s.dead:
-		return left < missing, errStale
+		return gained, errStale
 	}
-	return left < missing, u.join(ctx, s)
+	return gained, u.join(ctx, s)
+}
+
+// sendPart sends a part and notes it.
+func (u *large) sendPart(ctx context.Context, s *session, i int) error {
+	tag, err := u.piece(ctx, s.Parts[i], int64(i)*s.Size, s.length(i, u.size))
+	if err != nil {
+		return err
+	}
+	if tag == "" {
+		return errors.New("the storage does not say what it got; check the proxy")
+	}
+	return s.record(i, tag)
 }
 
 // join lets the storage make one of the parts. Where that is refused it may have been done already, or the address may have
