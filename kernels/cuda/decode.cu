@@ -1,182 +1,151 @@
-// One token of one sequence: three kernels a layer, and no more memory traffic than the weights.
+// Tokens of one sequence in one kernel, and no more memory traffic than the weights. The blocks of the grid, one a processor, go
+// through the phases of a token together and meet after each:
 //
-//	decode_begin   the token's embedding becomes the stream, in fp32
-//	decode_rows    q, k, v = LayerNorm(stream); then attention in some blocks and gelu(fc1) in the others; then
-//	               [dense fc2]·[attention; gelu] onto the stream; after the last layer the logits and each block's best token
-//	decode_pick    the best of these becomes the next token
+//	the token's embedding becomes the stream, in fp32
+//	in each layer q, k, v = LayerNorm(stream); then attention in some blocks and gelu(fc1) in the others; then
+//	[dense fc2]·[attention; gelu] onto the stream
+//	the logits and each block's best token, of which the best becomes the next token
 //
-// A kernel begins while the one before it runs: it asks memory for its first weights, then waits for its input. Memory is never idle.
+// Weights need no input: they are read phases ahead, so that memory is busy while blocks meet.
 #include "decode_attention.cuh"
 #include "decode_stream.cuh"
 
-// arrange brings the kernel's input into shared memory as halves, each part padded with zeros to whole segments.
-template <class M>
-__device__ __forceinline__ void arrange(const Phase &p, char *shared, int segments) {
-	constexpr int EACH = 8; // elements of the stream a thread holds at most
-	const int columns = p.columns;
-	if (p.input == NORMED) {
-		float x[EACH], sum = 0, squares = 0;
+// normalise makes the LayerNorm of the stream, padded with zeros to `padded` halves.
+template <bool CODED> __device__ __forceinline__ void normalise(const Phase &p, char *shared, int columns, int padded) {
+	constexpr int EACH = 8; // elements of the stream a thread has at most
+	float x[EACH], weight[EACH], bias[EACH], sum = 0, squares = 0;
 #pragma unroll
-		for (int n = 0; n < EACH; n++) {
-			int i = threadIdx.x + n * THREADS;
-			x[n] = i < columns ? p.stream[i] : 0;
-			sum += x[n];
-		}
-		float mean = block_sum(sum) / columns;
+	for (int n = 0; n < EACH; n++) {
+		int i = threadIdx.x + n * THREADS;
+		x[n] = weight[n] = bias[n] = 0;
+		if (i < columns) x[n] = p.stream[i], weight[n] = p.norm_weight[i], bias[n] = p.norm_bias[i];
+		sum += x[n];
+	}
+	float mean = block_sum(sum) / columns;
 #pragma unroll
-		for (int n = 0; n < EACH; n++)
-			if (threadIdx.x + n * THREADS < columns) squares += (x[n] - mean) * (x[n] - mean);
-		float scale = rsqrtf(block_sum(squares) / columns + p.eps);
+	for (int n = 0; n < EACH; n++)
+		if (threadIdx.x + n * THREADS < columns) squares += (x[n] - mean) * (x[n] - mean);
+	float scale = rsqrtf(block_sum(squares) / columns + p.eps);
 #pragma unroll
-		for (int n = 0; n < EACH; n++) {
-			int i = threadIdx.x + n * THREADS;
-			if (i < segments * SEGMENT) *(f16 *)(shared + M::place(i)) = __float2half_rn(i < columns ? (x[n] - mean) * scale * p.norm_weight[i] + p.norm_bias[i] : 0);
-		}
-	} else {
-		const int padded = (columns + SEGMENT - 1) / SEGMENT * SEGMENT;
-		for (int i = 4 * threadIdx.x; i < segments * SEGMENT; i += 4 * THREADS) {
-			uint2 x = make_uint2(0, 0);
-			if (i < columns) x = *(const uint2 *)(p.attended + i);
-			else if (i >= padded && i - padded < p.beside_columns) x = *(const uint2 *)(p.inner + i - padded);
-			*(uint2 *)(shared + M::place(i)) = x;
-		}
+	for (int n = 0; n < EACH; n++) {
+		int i = threadIdx.x + n * THREADS;
+		if (i < padded) *(f16 *)(shared + Vector<CODED>::place(i)) = __float2half_rn((x[n] - mean) * scale * weight[n] + bias[n]);
 	}
 	__syncthreads();
 }
 
-// project computes A·input for four rows of the phase's adapters, four warps a row.
-template <class M>
-__device__ __forceinline__ void project(const Phase &p, const char *shared, float *part) {
-	const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, padded = (p.columns + SEGMENT - 1) / SEGMENT * SEGMENT;
-	int row = (blockIdx.x - p.attention_blocks - p.row_blocks) * 4 + warp / 4, which = 0;
-	while (which < 4 && row >= p.down[which].rank) row -= p.down[which++].rank;
-	float sum = 0;
-	if (which < 4) {
-		bool second = p.beside_columns && which == 1;
-		int columns = second ? p.beside_columns : p.columns, before = second ? padded : 0;
-		const float *a = p.down[which].a + (long long)row * columns;
-		for (int k = 4 * (warp % 4 * 32 + lane); k < columns; k += 512) {
+// gather brings the attention's and the MLP's output into shared memory, each padded with zeros to whole segments.
+template <bool CODED>
+__device__ __forceinline__ void gather(const Phase &p, const Stream &s, char *shared) {
+	constexpr int EACH = 4; // vectors of eight halves that a thread reads at once
+	const int before = s.segments * SEGMENT, all = s.wide * SEGMENT;
+	for (int from = 8 * threadIdx.x; from < all; from += 8 * EACH * THREADS) {
+		uint4 x[EACH];
+#pragma unroll
+		for (int n = 0; n < EACH; n++) {
+			int i = from + 8 * n * THREADS;
+			x[n] = make_uint4(0, 0, 0, 0);
+			if (i < s.columns) x[n] = *(const uint4 *)(p.attended + i);
+			else if (i >= before && i - before < s.beside_columns) x[n] = *(const uint4 *)(p.inner + i - before);
+		}
+#pragma unroll
+		for (int n = 0; n < EACH; n++)
+			if (from + 8 * n * THREADS < all) *(uint4 *)(shared + Vector<CODED>::place(from + 8 * n * THREADS)) = x[n];
+	}
+	__syncthreads();
+}
+
+// project computes A·input for the phase's adapters, a block a row.
+template <bool CODED>
+__device__ __forceinline__ void project(const Phase &p, const Stream &s, const char *shared) {
+	for (int row = gridDim.x - 1 - blockIdx.x; row < p.low_rows; row += gridDim.x) {
+		int r = row, which = 0;
+		while (r >= p.down[which].rank) r -= p.down[which++].rank;
+		bool second = s.beside_columns && which == 1;
+		int columns = second ? s.beside_columns : s.columns, before = second ? s.segments * SEGMENT : 0;
+		const float *a = p.down[which].a + (long long)r * columns;
+		float sum = 0;
+		for (int k = 4 * threadIdx.x; k < columns; k += 4 * THREADS) {
 			float4 w = *(const float4 *)(a + k);
-			uint2 x = *(const uint2 *)(shared + M::place(before + k));
+			uint2 x = *(const uint2 *)(shared + Vector<CODED>::place(before + k));
 			float2 x0 = __half22float2(*(__half2 *)&x.x), x1 = __half22float2(*(__half2 *)&x.y);
 			sum = fmaf(w.x, x0.x, fmaf(w.y, x0.y, fmaf(w.z, x1.x, fmaf(w.w, x1.y, sum))));
 		}
+		sum = block_sum(sum);
+		if (threadIdx.x == 0) p.low[p.down[which].slot + r] = sum;
 	}
-	sum = warp_sum(sum);
-	if (lane == 0) part[warp] = sum;
+}
+
+// multiply goes through a warp's units. The sums of a chunk's rows that it has go into parts, behind those of the warps before.
+template <class M, bool CODED, int SLOTS>
+__device__ __forceinline__ void multiply(const Stream &s, Ring<CODED, SLOTS> &ring, const char *shared, float *parts, const float *scales) {
+	const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+	Walk walk;
+	walk.enter(s);
+	const float4 *scale = (const float4 *)scales + ((walk.chunk - s.first) * walk.wide + walk.segment) * Codes::STRIDE;
+	const char *input = shared + Vector<CODED>::place(M::COLUMNS * lane) + walk.segment * Vector<CODED>::STEP;
+	float *part = parts + (walk.chunk - s.first + warp) * M::ROWS;
+	M m;
+	m.clear();
+	if (walk.left == 0 && lane < M::ROWS) part[lane] = 0;
+	typename M::Unit unit, ahead;
+	if (M::AHEAD && walk.left > 0) M::read(unit, ring.await() + M::BYTES * lane);
+	while (walk.left > 0) {
+		if (!M::AHEAD) M::read(unit, ring.await() + M::BYTES * lane);
+		else if (walk.left > 1) M::read(ahead, ring.await_next() + M::BYTES * lane);
+		m.template multiply<CODED>(unit, shared, input, scale, lane);
+		ring.refill();
+		if (M::AHEAD) unit = ahead;
+		scale += Codes::STRIDE, input += Vector<CODED>::STEP;
+		walk.next();
+		if (walk.segment > 0 && walk.left > 0) continue;
+		input -= walk.wide * Vector<CODED>::STEP;
+		const float sum = m.sum(lane);
+		if (lane % 8 == 0 && lane / 8 < M::ROWS) part[lane / 8] = sum;
+		part += M::ROWS;
+		m.clear();
+	}
 	__syncthreads();
-	if (which < 4 && warp % 4 == 0 && lane == 0) p.low[p.down[which].slot + row] = (part[warp] + part[warp + 1]) + (part[warp + 2] + part[warp + 3]);
 }
 
 __device__ __forceinline__ float gelu_new(float x) { return 0.5f * x * (1 + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x))); }
 
-// absmax is the scale of the NF4 block that column k of a row lies in.
-__device__ __forceinline__ float scale_of(const Phase &p, const Matrix &m, int row, int k, int columns) {
-	long long block = ((long long)row * columns + k) / p.block;
-	if (!m.nested) return ((const float *)m.absmax)[block];
-	return p.tables[16 + ((const uint8_t *)m.absmax)[block]] * m.nested[block / p.nested_block] + m.offset;
-}
-
-// rows computes a block's rows.
-template <class M>
-__device__ __forceinline__ void rows(const Phase &p, char *shared) {
-	const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, block = blockIdx.x - p.attention_blocks;
-	const int segments0 = (p.columns + SEGMENT - 1) / SEGMENT, segments = segments0 + (p.beside_columns + SEGMENT - 1) / SEGMENT;
-	int ends[3], all = 0; // in chunks, of the parts
-#pragma unroll
-	for (int i = 0; i < 3; i++) ends[i] = all += (p.part[i].rows + M::ROWS - 1) / M::ROWS;
-	const int first = (long long)all * block / p.row_blocks, chunks = (long long)all * (block + 1) / p.row_blocks - first;
-	const int units = segments * chunks, from = units * warp / WARPS, to = units * (warp + 1) / WARPS;
-	const int width = 8 * segments; // sums a row
-
-	float *sums = (float *)(shared + (M::TABLE ? M::TABLE : segments * SEGMENT * 2)), *scales = sums + chunks * width * M::ROWS;
-	// part_of finds a chunk's matrix and the first of its rows.
-	auto part_of = [&](int chunk, int &row) {
-		int i = chunk < ends[0] ? 0 : chunk < ends[1] ? 1 : 2;
-		row = (chunk - (i ? ends[i - 1] : 0)) * M::ROWS;
-		return i;
-	};
-	int next = from, next_segment = chunks ? from / chunks : 0, next_chunk = from - next_segment * chunks;
-	auto load = [&](typename M::Unit &u) {
-		if (next >= to) return;
-		bool right = next_segment >= segments0;
-		int row0, i = part_of(first + next_chunk, row0), columns = right ? p.beside_columns : p.columns;
-		const Matrix &m = right ? p.beside : p.part[i];
-		const char *at[M::ROWS];
-#pragma unroll
-		for (int r = 0; r < M::ROWS; r++) at[r] = M::row(m, min(row0 + r, m.rows - 1), columns);
-		M::load(u, at, (next_segment - (right ? segments0 : 0)) * SEGMENT, columns, lane);
-		next++;
-		if (++next_chunk == chunks) next_chunk = 0, next_segment++;
-	};
-
-	typename M::Unit units_ahead[M::DEPTH];
-#pragma unroll
-	for (int d = 0; d < M::DEPTH; d++) load(units_ahead[d]);
-	M::prepare(shared, p.tables);
-	if (M::TABLE) {
-		for (int i = threadIdx.x; i < chunks * M::ROWS * width; i += THREADS) {
-			int b = i % width, r = i / width % M::ROWS, c = i / width / M::ROWS, row, k = 64 * b;
-			bool right = b >= 8 * segments0;
-			int columns = right ? p.beside_columns : p.columns, at = part_of(first + c, row);
-			const Matrix &m = right ? p.beside : p.part[at];
-			if (right) k -= segments0 * SEGMENT;
-			scales[(c * width + b) * M::ROWS + r] = k < columns && row + r < m.rows ? scale_of(p, m, row + r, k, columns) : 0;
-		}
+// Row is one of the block's rows, and what is added to its product.
+struct Row {
+	int row; // of all rows, -1 for none
+	float bias, before;
+	// find finds the i-th of the block's rows.
+	template <int ROWS> __device__ void find(const Phase &p, const Stream &s, unsigned i) {
+		row = -1;
+		if (i >= s.chunks * ROWS) return;
+		const int chunk = s.first + i / ROWS, part = part_of(s, chunk);
+		row = row_of(s, part, chunk, ROWS) + i % ROWS + (part > 0 ? s.part[0].rows : 0) + (part > 1 ? s.part[1].rows : 0), bias = p.bias[row];
 	}
-	await_previous();
-	arrange<M>(p, shared, segments);
+	__device__ void follow(const Phase &p) { before = row >= 0 && p.output == ADDED ? p.stream[row] : 0; }
+};
 
-	uint4 x[2];
-	int segment = -1, chunk = 0;
-	for (int u = from; u < to; u += M::DEPTH) {
-#pragma unroll
-		for (int d = 0; d < M::DEPTH; d++) {
-			if (u + d >= to) break;
-			if (segment < 0 || chunk == chunks) {
-				if (segment < 0) segment = from / chunks, chunk = from - segment * chunks;
-				else segment++, chunk = 0;
-				M::vector(x, shared, segment * SEGMENT, lane);
-			}
-			M::multiply(sums + (chunk * width + 8 * segment + lane / 4) * M::ROWS, units_ahead[d], x, shared, lane);
-			chunk++;
-			load(units_ahead[d]);
-		}
-	}
-	__syncthreads();
-
-	const State &state = *p.state;
+// finish adds up the parts of the block's rows and hands them on.
+template <int ROWS>
+__device__ __forceinline__ void finish(const Phase &p, const Stream &s, const State &state, const float *parts, Row mine) {
 	float best = -INFINITY;
 	int best_id = 0x7fffffff;
-	for (int i = threadIdx.x; i / 8 < (chunks * M::ROWS + 3) / 4 * 4; i += THREADS) { // whole warps
-		int c = i / 8 / M::ROWS, r = i / 8 % M::ROWS, row, before = 0;
-		float sum = 0;
-		if (c < chunks)
-			for (int b = i % 8; b < width; b += 8) {
-				int at = (c * width + b) * M::ROWS + r;
-				sum = M::TABLE ? fmaf(sums[at], scales[at], sum) : sum + sums[at];
-			}
-		sum += __shfl_xor_sync(~0u, sum, 1);
-		sum += __shfl_xor_sync(~0u, sum, 2);
-		sum += __shfl_xor_sync(~0u, sum, 4);
-		if (i % 8 || c >= chunks) continue;
-		int part = part_of(first + c, row);
-		row += r;
-		if (row >= p.part[part].rows) continue;
-		for (int n = 0; n < part; n++) before += p.part[n].rows;
-		row += before;
-		sum += p.bias[row];
+	for (unsigned i = threadIdx.x; i < s.chunks * ROWS; i += THREADS) {
+		if (i >= THREADS) mine.find<ROWS>(p, s, i), mine.follow(p);
+		const unsigned c = i / ROWS, row = mine.row;
+		float sum = mine.bias;
+		int from = divide((c * s.wide + 1) * WARPS - 1, s.units_inverse), to = divide((c + 1) * s.wide * WARPS - 1, s.units_inverse);
+		for (int w = from; w <= to && w < WARPS; w++) sum += parts[(c + w) * ROWS + i % ROWS];
 		if (p.output == PLAIN) { // attention adds the adapters
 			p.qkv[row] = sum;
 			continue;
 		}
 		sum += adapted(p.up[3], p.low, row);
 		if (p.output == GELU) p.inner[row] = __float2half_rn(gelu_new(sum));
-		if (p.output == ADDED) p.stream[row] += sum + adapted(p.up[2], p.low, row);
+		if (p.output == ADDED) p.stream[row] = mine.before + (sum + adapted(p.up[2], p.low, row));
 		if (p.output == SCORED) {
 			p.logits[row] = sum;
 			if (state.seen && state.seen[row / 32] >> row % 32 & 1) sum = sum < 0 ? sum * state.penalty : sum / state.penalty;
-			if ((!state.allowed || state.allowed[row / 32] >> row % 32 & 1) && (sum > best || sum == best && row < best_id)) best = sum, best_id = row;
+			if ((!state.allowed || state.allowed[row / 32] >> row % 32 & 1) && (sum > best || sum == best && (int)row < best_id)) best = sum, best_id = row;
 		}
 	}
 	if (p.output != SCORED) return;
@@ -186,49 +155,14 @@ __device__ __forceinline__ void rows(const Phase &p, char *shared) {
 	__syncthreads();
 	if (best == highest) atomicMin(&lowest, best_id);
 	__syncthreads();
-	if (threadIdx.x == 0) p.best[block] = highest, p.best_id[block] = lowest;
+	if (threadIdx.x == 0) p.best[blockIdx.x - s.attention_blocks] = highest, p.best_id[blockIdx.x - s.attention_blocks] = lowest;
 }
 
-template <class M>
-__device__ __forceinline__ void decode_rows(const Phase *phase) {
-	extern __shared__ __align__(1024) char shared[];
-	__shared__ Phase p;
-	let_next();
-	for (int i = threadIdx.x; i < (int)sizeof p / 4; i += THREADS) ((uint32_t *)&p)[i] = ((const uint32_t *)phase)[i];
-	__syncthreads();
-	if (blockIdx.x < p.attention_blocks) {
-		attend(p, *(AttentionRoom *)shared);
-	} else if (blockIdx.x < p.attention_blocks + p.row_blocks) {
-		rows<M>(p, shared);
-	} else {
-		int segments = (p.columns + SEGMENT - 1) / SEGMENT + (p.beside_columns + SEGMENT - 1) / SEGMENT;
-		await_previous();
-		arrange<M>(p, shared, segments);
-		project<M>(p, shared, (float *)(shared + (M::TABLE ? M::TABLE : segments * SEGMENT * 2)));
-	}
-}
-
-#define ROWS(SUFFIX, M) \
-	extern "C" __global__ void __launch_bounds__(THREADS, 2) decode_rows##SUFFIX(const Phase *phase) { decode_rows<M>(phase); }
-ROWS(_f16, Half)
-ROWS(_bf16, Brain)
-ROWS(_nf4, Codes)
-
-// The stream becomes the token's row of the table (V,D).
-#define BEGIN(SUFFIX, T) \
-	extern "C" __global__ void decode_begin##SUFFIX(float *stream, const T *table, const State *state, int D) { \
-		let_next(); \
-		await_previous(); \
-		for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < D; i += gridDim.x * blockDim.x) stream[i] = to(table[(long long)state->token * D + i]); \
-	}
-EACH_FLOAT(BEGIN)
-
-// The best of the blocks' tokens, of equal ones the lowest, is chosen; with none allowed it is token 0.
-extern "C" __global__ void decode_pick(State *state, const float *best, const int *best_id, int blocks) {
-	await_previous();
+// pick is the best of the blocks' tokens, of equal ones the lowest; with none allowed it is token 0.
+__device__ __forceinline__ int pick(const float *best, const int *best_id, int blocks) {
 	float highest = -INFINITY;
 	int id = 0x7fffffff;
-	for (int i = threadIdx.x; i < blocks; i += blockDim.x)
+	for (int i = threadIdx.x; i < blocks; i += THREADS)
 		if (best[i] > highest || best[i] == highest && best_id[i] < id) highest = best[i], id = best_id[i];
 	float most = block_max(highest);
 	__shared__ int lowest;
@@ -236,10 +170,103 @@ extern "C" __global__ void decode_pick(State *state, const float *best, const in
 	__syncthreads();
 	if (highest == most) atomicMin(&lowest, id);
 	__syncthreads();
-	if (threadIdx.x == 0) {
-		int chosen = lowest == 0x7fffffff ? 0 : lowest;
-		state->chosen[state->step++] = state->token = chosen;
-		state->position++;
-		if (state->seen) state->seen[chosen / 32] |= 1u << chosen % 32;
-	}
+	return lowest == 0x7fffffff ? 0 : lowest;
 }
+
+// element is one of the embedding, a table of some type.
+__device__ __forceinline__ float element(const void *table, int kind, long long i) {
+	if (kind == HALF) return to(((const f16 *)table)[i]);
+	if (kind == BRAIN) return to(((const bf16 *)table)[i]);
+	return ((const float *)table)[i];
+}
+
+template <bool CODED, int SLOTS>
+__device__ __forceinline__ void decode(const Phase *phases, const Stream *streams_there, int count, int tokens, State *state_there, const float *tables,
+	const void *embed, int embed_kind, int D, unsigned *gate_there, int room_at, int parts_at, int scales_at, int streams_at, int ring_at) {
+	extern __shared__ __align__(1024) char shared[];
+	__shared__ Phase now[2];
+	__shared__ State state;
+	__shared__ float map[256];
+	Stream *streams = (Stream *)(shared + streams_at);
+	float *parts = (float *)(shared + parts_at), *scales = (float *)(shared + scales_at);
+	Gate gate{gate_there, gate_there[1]};
+
+	for (int i = threadIdx.x; i < count * (int)sizeof(Stream) / 4; i += THREADS) ((uint32_t *)streams)[i] = ((const uint32_t *)streams_there)[i];
+	for (int i = threadIdx.x; i < (int)sizeof(Phase) / 4; i += THREADS) ((uint32_t *)now)[i] = ((const uint32_t *)phases)[i];
+	for (int i = threadIdx.x; i < 256; i += THREADS) map[i] = tables[16 + i];
+	if (threadIdx.x == 0) state = *state_there;
+	__syncthreads();
+	for (int n = threadIdx.x; n < count; n += THREADS) {
+		Stream &s = streams[n];
+		const int block = blockIdx.x - s.attention_blocks;
+		if (block < 0 || block >= s.row_blocks) continue;
+		s.first = s.ends[2] * block / s.row_blocks, s.chunks = s.ends[2] * (block + 1) / s.row_blocks - s.first;
+		s.wide_inverse = inverse(s.wide), s.units_inverse = s.chunks ? inverse(s.chunks * s.wide) : 0;
+	}
+	__syncthreads();
+	Ring<CODED, SLOTS> ring{streams, shared + ring_at + threadIdx.x / 32 * (SLOTS * SLOT), count, 0, tokens};
+	ring.begin();
+	if (CODED) Codes::prepare(shared, tables);
+
+	Scales own;
+	if (CODED) own.ask(streams[0]);
+	int token = state.token, position = state.position, turn = 0;
+	for (int step = 0; step < tokens; step++, position++) {
+		for (int i = blockIdx.x * THREADS + threadIdx.x; i < D; i += gridDim.x * THREADS) now[turn].stream[i] = element(embed, embed_kind, (long long)token * D + i);
+		gate.arrive();
+		for (int n = 0; n < count; n++) {
+			const Phase &p = now[turn];
+			const Stream &s = streams[n];
+			const uint32_t *next = (const uint32_t *)&phases[n + 1 == count ? 0 : n + 1];
+			const bool coded = CODED && s.kind == CODES;
+			Row mine;
+			if (p.input == NORMED && 32 * threadIdx.x < s.columns) warm(p.norm_weight + 32 * threadIdx.x), warm(p.norm_bias + 32 * threadIdx.x);
+			static_assert(sizeof(Phase) / 4 <= THREADS, "a thread brings one word of the next phase");
+			if (threadIdx.x < sizeof(Phase) / 4) ((uint32_t *)&now[turn ^ 1])[threadIdx.x] = next[threadIdx.x];
+			if ((int)blockIdx.x < s.attention_blocks) {
+				attend(p, *(AttentionRoom *)(shared + room_at), gate, s.attention_blocks, state.first, position);
+			} else {
+				if (coded) mine.find<Codes::ROWS>(p, s, threadIdx.x), own.put(s, scales, map);
+				else mine.find<Half::ROWS>(p, s, threadIdx.x);
+				gate.pass();
+				mine.follow(p);
+				if (p.input == NORMED) normalise<CODED>(p, shared, s.columns, s.wide * SEGMENT);
+				else gather<CODED>(p, s, shared);
+				project<CODED>(p, s, shared);
+				if (s.chunks > 0) {
+					if (coded) multiply<Codes>(s, ring, shared, parts, scales);
+					else if (s.kind == HALF) multiply<Half>(s, ring, shared, parts, scales);
+					else multiply<Brain>(s, ring, shared, parts, scales);
+				}
+			}
+			if (CODED) own.ask(streams[n + 1 == count ? 0 : n + 1]);
+			if (s.chunks > 0) {
+				if (coded) finish<Codes::ROWS>(p, s, state, parts, mine);
+				else finish<Half::ROWS>(p, s, state, parts, mine);
+			}
+			turn ^= 1;
+			gate.arrive();
+		}
+		gate.pass();
+		const Phase &last = now[turn ^ 1];
+		token = pick(last.best, last.best_id, streams[count - 1].row_blocks);
+		if (blockIdx.x == 0 && threadIdx.x == 0) {
+			state_there->chosen[state.step + step] = token;
+			if (state.seen) state.seen[token / 32] |= 1u << token % 32;
+		}
+	}
+	await_groups<0>();
+	if (blockIdx.x == 0 && threadIdx.x == 0) gate_there[1] = gate.target;
+}
+
+// A kernel for each number of slots that processors have room for.
+#define DECODE(SUFFIX, CODED, SLOTS) \
+	extern "C" __global__ void __launch_bounds__(THREADS, 1) decode##SUFFIX(const Phase *phases, const Stream *streams, int count, int tokens, State *state, \
+		const float *tables, const void *embed, int embed_kind, int D, unsigned *gate, int room, int parts, int scales, int ring_streams, int ring) { \
+		decode<CODED, SLOTS>(phases, streams, count, tokens, state, tables, embed, embed_kind, D, gate, room, parts, scales, ring_streams, ring); \
+	}
+DECODE(_float_10, false, 10)
+DECODE(_float_5, false, 5)
+DECODE(_float_2, false, 2)
+DECODE(_nf4_6, true, 6)
+DECODE(_nf4_3, true, 3)

@@ -9,33 +9,33 @@ import (
 // greedyAhead is how many tokens the GPU chooses before the host looks at them.
 const greedyAhead = 8
 
-// blocksEach is how many blocks a processor runs at a time, as decode_rows is compiled for: while one waits for its input, the other reads weights.
-const blocksEach = 2
-
-// decode is a step of one model over one cache: its kernels, in order, recorded as a graph when they have run once.
+// decode is a step of one model over one cache: one kernel, which can take several in a row.
 type decode struct {
-	b        *Backend
-	owned    []kernels.Tensor
-	launches []launch
-	state    planState
-	stateAt  kernels.Tensor
-	logits   kernels.Tensor // F32 (1,V)
-	allowed  kernels.Tensor // I32 (1, ceil(V/32))
-	seen     kernels.Tensor // I32 (1, ceil(V/32))
-	chosen   kernels.Tensor // I32 (1, greedyAhead)
-	graph    graph
+	b       *Backend
+	owned   []kernels.Tensor
+	kernel  launch // but for the number of steps
+	state   planState
+	stateAt kernels.Tensor
+	logits  kernels.Tensor // F32 (1,V)
+	allowed kernels.Tensor // I32 (1, ceil(V/32))
+	seen    kernels.Tensor // I32 (1, ceil(V/32))
+	chosen  kernels.Tensor // I32 (1, greedyAhead)
 }
 
 // NewDecode plans the step of a model whose shapes the kernels of decode.cu take: activations in F16, weights in F16, BF16 or
-// NF4 with rows of whole blocks.
+// NF4 with rows of whole blocks, on a GPU with enough shared memory.
 func (b *Backend) NewDecode(m kernels.DecodeModel) (kernels.Decode, error) {
-	p := planner{decode: &decode{b: b}, m: m, processors: blocksEach * b.dev.info().Processors}
+	p := planner{decode: &decode{b: b}, m: m, blocks: b.dev.info().Processors}
 	if !p.fits() {
 		return nil, nil
 	}
-	if err := p.plan(); err != nil {
+	room, err := p.plan()
+	if err != nil {
+		err = fmt.Errorf("plan decoding: %w", err)
+	}
+	if err != nil || !room {
 		p.Free()
-		return nil, fmt.Errorf("plan decoding: %w", err)
+		return nil, err
 	}
 	return p.decode, nil
 }
@@ -50,10 +50,6 @@ func (d *decode) Bytes() (n int64) {
 
 // Free gives back the plan's memory.
 func (d *decode) Free() {
-	if d.graph != nil {
-		d.graph.free()
-		d.graph = nil
-	}
 	for _, t := range d.owned {
 		d.b.Free(t)
 	}
@@ -84,8 +80,7 @@ func words(bits []uint32) []byte {
 
 // Logits appends a token and copies what follows it.
 func (d *decode) Logits(logits []float32, token int32, first, position int) error {
-	d.start(token, first, position)
-	d.step()
+	d.run(1, token, first, position)
 	d.b.Download(kernels.AsBytes(logits), d.logits)
 	return d.b.Sync()
 }
@@ -94,10 +89,7 @@ func (d *decode) Logits(logits []float32, token int32, first, position int) erro
 func (d *decode) Greedy(chosen []int32, token int32, first, position int) error {
 	for len(chosen) > 0 {
 		n := min(len(chosen), greedyAhead)
-		d.start(token, first, position)
-		for range n {
-			d.step()
-		}
+		d.run(n, token, first, position)
 		d.b.Download(kernels.AsBytes(chosen[:n]), kernels.Tensor{DType: kernels.I32, Rows: 1, Cols: n, Addr: d.chosen.Addr})
 		if err := d.b.Sync(); err != nil {
 			return err
@@ -107,32 +99,12 @@ func (d *decode) Greedy(chosen []int32, token int32, first, position int) error 
 	return nil
 }
 
-// start sets the state from which steps go on by themselves.
-func (d *decode) start(token int32, first, position int) {
+// run queues steps, each of which appends the token that the one before it chose.
+func (d *decode) run(steps int, token int32, first, position int) {
 	d.state.Token, d.state.Position, d.state.First, d.state.Step = token, int32(position), int32(first), 0
 	d.b.Upload(d.stateAt, planBytes(d.state))
-}
-
-// step queues one token's kernels: one by one the first time, which loads them, and then as a graph.
-func (d *decode) step() {
-	b := d.b
-	if d.graph != nil {
-		if b.failed == nil {
-			b.fail(d.graph.launch())
-		}
-		return
-	}
-	queue := func() error {
-		for _, l := range d.launches {
-			if b.failed == nil {
-				b.fail(b.dev.launch(l))
-			}
-		}
-		return b.failed
-	}
-	if queue() == nil {
-		g, err := b.dev.capture(queue)
-		b.fail(err)
-		d.graph = g
+	if b := d.b; b.failed == nil {
+		d.kernel.args[3] = number(steps)
+		b.fail(b.dev.launch(d.kernel))
 	}
 }

@@ -1,5 +1,6 @@
 // Attention of one new token: a block does a head at a time. Its q, k and v come without adapters and rotation, which are
 // applied here; k and v go into the cache. Scores, softmax and sums are fp32, in an order that depends on nothing but the position.
+// What the cache has already is read before q is there.
 #pragma once
 #include "decode_device.cuh"
 #include "decode_plan.cuh"
@@ -35,14 +36,32 @@ __device__ __forceinline__ float team_sum(float x) {
 	return x;
 }
 
-__device__ __forceinline__ void attend(const Phase &p, AttentionRoom &room) {
-	const int position = p.state->position, first = p.state->first, dim = p.dim, shared_by = p.heads / p.kv;
+// Old is some keys and values of the cache, of which a lane has eight elements each.
+struct Old {
+	uint4 k[AHEAD], v[AHEAD];
+	__device__ void read(const f16 *keys, const f16 *values, int from, int position, int wide, bool active) {
+		const int team = threadIdx.x / TEAM, at = threadIdx.x % TEAM * 8;
+#pragma unroll
+		for (int n = 0; n < AHEAD; n++) {
+			int j = from + n * TEAMS + team;
+			bool there = active && j < position;
+			k[n] = there ? *(const uint4 *)(keys + (long long)j * wide + at) : make_uint4(0, 0, 0, 0);
+			v[n] = there ? *(const uint4 *)(values + (long long)j * wide + at) : make_uint4(0, 0, 0, 0);
+		}
+	}
+};
+
+__device__ __forceinline__ void attend(const Phase &p, AttentionRoom &room, const Gate &gate, int blocks, int first, int position) {
+	const int dim = p.dim, shared_by = p.heads / p.kv;
 	const int team = threadIdx.x / TEAM, at = threadIdx.x % TEAM * 8, wide = p.kv * dim;
 	const bool active = at < dim;
-	await_previous();
-	for (int head = blockIdx.x; head < p.heads; head += p.attention_blocks) {
+	Old old;
+	for (int head = blockIdx.x; head < p.heads; head += blocks) {
 		const int group = head / shared_by;
-		__syncthreads();
+		f16 *keys = p.keys + (long long)first * wide + group * dim, *values = p.values + (long long)first * wide + group * dim;
+		old.read(keys, values, 0, position, wide, active);
+		if (head == blockIdx.x) gate.pass();
+		else __syncthreads();
 		for (int i = threadIdx.x; i < 3 * dim; i += blockDim.x) {
 			int which = i / dim, row = (which ? group : head) * dim + i % dim;
 			int before = which == 0 ? 0 : p.heads * dim + (which - 1) * wide;
@@ -57,7 +76,6 @@ __device__ __forceinline__ void attend(const Phase &p, AttentionRoom &room) {
 			x[i] = a * c - b * s, x[i + half] = b * c + a * s;
 		}
 		__syncthreads();
-		f16 *keys = p.keys + (long long)first * wide + group * dim, *values = p.values + (long long)first * wide + group * dim;
 		for (int i = threadIdx.x; i < 2 * dim; i += blockDim.x) {
 			float *x = &room.head[1 + i / dim][i % dim];
 			f16 rounded = __float2half_rn(*x);
@@ -71,20 +89,13 @@ __device__ __forceinline__ void attend(const Phase &p, AttentionRoom &room) {
 #pragma unroll
 		for (int i = 0; i < 8; i++) q[i] = active ? room.head[0][at + i] * scale : 0;
 		for (int from = 0; from < position; from += TEAMS * AHEAD) {
-			uint4 k[AHEAD], v[AHEAD];
 			float score[AHEAD];
-#pragma unroll
-			for (int n = 0; n < AHEAD; n++) {
-				int j = from + n * TEAMS + team;
-				bool there = active && j < position;
-				k[n] = there ? *(const uint4 *)(keys + (long long)j * wide + at) : make_uint4(0, 0, 0, 0);
-				v[n] = there ? *(const uint4 *)(values + (long long)j * wide + at) : make_uint4(0, 0, 0, 0);
-			}
+			if (from > 0) old.read(keys, values, from, position, wide, active);
 			float highest = most;
 #pragma unroll
 			for (int n = 0; n < AHEAD; n++) {
 				float x[8], dot = 0;
-				unpack8(x, k[n]);
+				unpack8(x, old.k[n]);
 #pragma unroll
 				for (int i = 0; i < 8; i++) dot = fmaf(q[i], x[i], dot);
 				dot = team_sum(dot);
@@ -101,7 +112,7 @@ __device__ __forceinline__ void attend(const Phase &p, AttentionRoom &room) {
 #pragma unroll
 			for (int n = 0; n < AHEAD; n++) {
 				float x[8], weight = score[n] == -INFINITY ? 0 : __expf(score[n] - most);
-				unpack8(x, v[n]);
+				unpack8(x, old.v[n]);
 				sum += weight;
 #pragma unroll
 				for (int i = 0; i < 8; i++) value[i] = fmaf(weight, x[i], value[i]);

@@ -2,33 +2,40 @@
 #pragma once
 #include "common.cuh"
 
-// Weights are read once a token: they leave nothing in the L1 cache.
-__device__ __forceinline__ uint4 stream16(const void *p) {
-	uint4 v;
-	asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
-	return v;
+// copy brings BYTES from device memory to shared memory in its own time, zeros where there is nothing.
+template <int BYTES> // 16 or 8
+__device__ __forceinline__ void copy(void *to, const void *from, bool there) {
+	unsigned at = (unsigned)__cvta_generic_to_shared(to);
+	int size = there ? BYTES : 0;
+	if constexpr (BYTES == 16) asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(size) : "memory");
+	else asm volatile("cp.async.ca.shared.global.L2::128B [%0], [%1], 8, %2;" ::"r"(at), "l"(from), "r"(size) : "memory");
 }
-__device__ __forceinline__ uint2 stream8(const void *p) {
-	uint2 v;
-	asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p));
-	return v;
-}
+
+// close ends a group of a thread's copies; await waits until all but its N latest groups are there.
+__device__ __forceinline__ void close_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int N> __device__ __forceinline__ void await_groups() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 
 // warm asks for what lies at p to be brought nearer.
 __device__ __forceinline__ void warm(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
-// let_next allows the kernel behind this one to begin; await_previous waits until all that the kernels before this one wrote
-// is there. Everything that depends on them comes after it, and every kernel calls it.
-__device__ __forceinline__ void let_next() {
-#if __CUDA_ARCH__ >= 900
-	asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
-__device__ __forceinline__ void await_previous() {
-#if __CUDA_ARCH__ >= 900
-	asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
+// Gate is where all blocks of a grid meet: each arrives, and passes when all have. What a block wrote before it arrives is seen
+// by those that have passed.
+struct Gate {
+	unsigned *count, target;
+	__device__ void arrive() {
+		__syncthreads();
+		target += gridDim.x;
+		if (threadIdx.x == 0) asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(count) : "memory");
+	}
+	__device__ void pass() const {
+		if (threadIdx.x == 0) {
+			unsigned seen;
+			do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(count) : "memory");
+			while ((int)(seen - target) < 0);
+		}
+		__syncthreads();
+	}
+};
 
 // mma adds to c (16×8) the product of a (16×16) and b (16×8), all spread over a warp. With g = lane/4 and t = lane%4 a lane
 // has of a rows g and g+8, of b column g, each at k = 2t, 2t+1, 2t+8, 2t+9, and of c rows g and g+8 at columns 2t, 2t+1.

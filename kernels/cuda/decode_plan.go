@@ -3,6 +3,7 @@ package cuda
 import (
 	"bytes"
 	"encoding/binary"
+	"math/bits"
 
 	"quartet/kernels"
 )
@@ -21,7 +22,7 @@ type planAdapter struct {
 	Rank, Slot, Spare int32
 }
 
-// The inputs and outputs of a phase.
+// The inputs and outputs of a phase, and its weights.
 const (
 	planNormed int32 = iota
 	planGiven
@@ -34,17 +35,26 @@ const (
 	planScored
 )
 
+type planStream struct {
+	Part                           [3]planMatrix
+	Beside                         planMatrix
+	Ends                           [3]int32
+	Columns, Right, Segments, Wide int32
+	Kind, BlockShift, NestedShift  int32
+	AttentionBlocks, RowBlocks     int32
+	Own                            [4]uint32 // each block's own
+}
+
 type planPhase struct {
-	Part                                                [3]planMatrix
-	Beside                                              planMatrix
-	Down, Up                                            [4]planAdapter
-	Bias, NormWeight, NormBias, Tables, Rotary          uint64
-	Stream, QKV, Low, Logits, Best                      uint64
-	Attended, Inner, Keys, Values, BestID, State        uint64
-	Input, Output, Columns, Right, Block, NestedBlock   int32
-	Heads, KV, Dim, Rotated, AttentionBlocks, RowBlocks int32
-	Eps                                                 float32
-	Spare                                               int32
+	Down, Up                           [4]planAdapter
+	Bias, NormWeight, NormBias, Rotary uint64
+	Stream, QKV, Low, Logits, Best     uint64
+	Attended, Inner, Keys, Values      uint64
+	BestID                             uint64
+	Input, Output                      int32
+	Heads, KV, Dim, Rotated            int32
+	Eps                                float32
+	LowRows                            int32
 }
 
 type planState struct {
@@ -65,18 +75,27 @@ func planBytes[T any](all ...T) []byte {
 	return buffer.Bytes()
 }
 
-// kind says how the kernels stream a weight: a kernel's suffix, rows a chunk, and the bytes of shared memory before the sums
-// (0: the input, two bytes a column). The constants are those of decode_stream.cuh.
+// planKind says how the kernel streams a weight: its code there, and the rows of a chunk.
 type planKind struct {
-	suffix      string
-	rows, table int
+	code int32
+	rows int
 }
 
+// The constants are those of decode_stream.cuh and decode_attention.cuh.
 const (
 	planThreads = 512
-	planSegment = 512
+	planSegment = 512 // columns of a unit
+	planWarps   = planThreads / 32
 	planRoom    = 4 * (3*128 + 2*32 + 32*128) // AttentionRoom
-	planSums    = 24 << 10                    // bytes of sums that a block has at most where more blocks help
+	planTable   = 256 * 256
+	planSlot    = 1024
+	planStatic  = 3 << 10 // what the kernel has besides, at most
+)
+
+var (
+	planHalf  = planKind{0, 1}
+	planBrain = planKind{1, 1}
+	planCodes = planKind{2, 4}
 )
 
 // kindOf is how a weight is streamed; ok is false where it can't be.
@@ -85,13 +104,19 @@ func kindOf(w kernels.Tensor) (k planKind, ok bool) {
 		return planKind{}, false
 	}
 	switch w.DType {
-	case kernels.F16, kernels.BF16:
-		return planKind{suffix(w.DType), 2, 0}, true
+	case kernels.F16:
+		return planHalf, true
+	case kernels.BF16:
+		return planBrain, true
 	case kernels.NF4:
-		return planKind{"_nf4", 4, 64 << 10}, w.Cols%64 == 0 && w.Quant.BlockSize%64 == 0 && w.Quant.Round != kernels.BF16
+		q := w.Quant
+		whole := w.Rows%planCodes.rows == 0 && w.Cols%64 == 0 && q.BlockSize%64 == 0 && isPower(q.BlockSize/64) && isPower(max(q.NestedBlockSize, 1)) && q.Absmax.Addr%4 == 0
+		return planCodes, whole && q.Round != kernels.BF16
 	}
 	return planKind{}, false
 }
+
+func isPower(n int) bool { return n > 0 && n&(n-1) == 0 }
 
 func matrixOf(w kernels.Tensor) planMatrix {
 	m := planMatrix{Weight: w.Addr, Rows: int32(w.Rows)}
@@ -101,55 +126,85 @@ func matrixOf(w kernels.Tensor) planMatrix {
 	return m
 }
 
-func segments(columns int) int { return ceil(columns, planSegment) }
-
-// chunks is the units of rows that the phase's blocks share.
-func (p *planPhase) chunks(k planKind) (n int) {
-	for _, m := range p.Part {
-		n += ceil(int(m.Rows), k.rows)
+// stream shares the rows of linears, one above the other, among the blocks behind the first `attention`. right is zero or the
+// linear to the right of the first.
+func stream(linears []kernels.DecodeLinear, right kernels.DecodeLinear, attention, blocks int) planStream {
+	k, _ := kindOf(linears[0].Weight)
+	s := planStream{Kind: k.code, Columns: int32(linears[0].Weight.Cols), Right: int32(right.Weight.Cols), AttentionBlocks: int32(attention)}
+	chunks := 0
+	for i := range s.Ends {
+		if i < len(linears) {
+			s.Part[i] = matrixOf(linears[i].Weight)
+			chunks += ceil(linears[i].Weight.Rows, k.rows)
+		}
+		s.Ends[i] = int32(chunks)
 	}
-	return n
+	if s.Right > 0 {
+		s.Beside = matrixOf(right.Weight)
+	}
+	s.Segments = int32(ceil(int(s.Columns), planSegment))
+	s.Wide = s.Segments + int32(ceil(int(s.Right), planSegment))
+	if q := linears[0].Weight.Quant; q != nil {
+		s.BlockShift, s.NestedShift = int32(bits.TrailingZeros(uint(q.BlockSize/64))), int32(bits.TrailingZeros(uint(max(q.NestedBlockSize, 1))))
+	}
+	s.RowBlocks = int32(min(blocks-attention, chunks))
+	return s
 }
 
-// share divides the phase's rows among about as many blocks as the GPU has processors to spare, and more where the sums of a
-// block's rows would take too much shared memory.
-func (p *planPhase) share(k planKind, processors int) {
-	chunks := p.chunks(k)
-	blocks := max(1, processors-int(p.AttentionBlocks))
-	for p.sums(k, ceil(chunks, blocks)) > planSums && blocks < chunks {
-		blocks += processors
-	}
-	p.RowBlocks = int32(min(blocks, chunks))
+// withoutRows is the stream with its input alone: no weights.
+func (s planStream) withoutRows() planStream {
+	s.Ends, s.RowBlocks = [3]int32{}, 0
+	return s
 }
 
-// sums is the bytes of a block's sums, and of its scales for NF4.
-func (p *planPhase) sums(k planKind, chunks int) int {
-	n := chunks * k.rows * 8 * (segments(int(p.Columns)) + segments(int(p.Right))) * 4
-	if k.table > 0 {
-		n *= 2
+// parts is the bytes of a block's sums.
+func (s *planStream) parts() int {
+	if s.RowBlocks == 0 {
+		return 0
 	}
-	return n
+	rows := planHalf.rows
+	if s.Kind == planCodes.code {
+		rows = planCodes.rows
+	}
+	return 4 * rows * (ceil(int(s.Ends[2]), int(s.RowBlocks)) + planWarps)
 }
 
-// launch is the phase's kernel; at is where the GPU finds the phase.
-func (p *planPhase) launch(k planKind, at uint64) launch {
-	rank := 0
-	for _, a := range p.Down {
-		rank += int(a.Rank)
+// scales is the bytes of a block's scales.
+func (s *planStream) scales() int {
+	if s.Kind != planCodes.code || s.RowBlocks == 0 {
+		return 0
 	}
-	input := k.table
-	if input == 0 {
-		input = planSegment * 2 * (segments(int(p.Columns)) + segments(int(p.Right)))
+	return 4 * 36 * int(s.Wide) * ceil(int(s.Ends[2]), int(s.RowBlocks))
+}
+
+// input is the bytes of the phase's input in shared memory where no table is around it.
+func (s *planStream) input() int { return 2 * planSegment * int(s.Wide) }
+
+// planShared is where things lie in a block's shared memory, and how many slots the rings have.
+type planShared struct{ room, parts, scales, streams, ring, bytes, slots int }
+
+// shared lays out shared memory for streams; slots is 0 where it is too small.
+func shared(streams []planStream, coded bool, most int) planShared {
+	var p planShared
+	input, parts, scales := 0, 0, 0
+	for i := range streams {
+		input, parts, scales = max(input, streams[i].input()), max(parts, streams[i].parts()), max(scales, streams[i].scales())
 	}
-	shared := input + 4*planThreads/32
-	if p.RowBlocks > 0 {
-		shared = max(shared, input+p.sums(k, ceil(p.chunks(k), int(p.RowBlocks))))
+	choices := []int{10, 5, 2}
+	if coded {
+		input, choices = planTable, []int{6, 3}
 	}
-	if p.AttentionBlocks > 0 {
-		shared = max(shared, planRoom)
+	align := func(n int) int { return ceil(n, 128) * 128 }
+	p.room = align(input)
+	p.parts = align(p.room + planRoom)
+	p.scales = align(p.parts + parts)
+	p.streams = align(p.scales + scales)
+	p.ring = align(p.streams + len(planBytes(streams...)))
+	for _, p.slots = range choices {
+		if p.bytes = p.ring + planWarps*planSlot*p.slots; p.bytes+planStatic <= most {
+			return p
+		}
 	}
-	return launch{
-		kernel: "decode_rows" + k.suffix, grid: [3]int{int(p.AttentionBlocks+p.RowBlocks) + ceil(rank, 4), 1, 1}, block: planThreads, shared: shared,
-		args: []uint64{at}, early: true,
-	}
+	p.slots = 0
+	return p
 }

@@ -1,17 +1,22 @@
 package cuda
 
-import "quartet/kernels"
+import (
+	"fmt"
+
+	"quartet/kernels"
+)
 
 // planner makes a decode of a model.
 type planner struct {
 	*decode
-	m          kernels.DecodeModel
-	processors int       // blocks that run at a time
-	common     planPhase // what all phases share
-	phases     []planPhase
-	kinds      []planKind
-	rank       int // the largest
-	err        error
+	m       kernels.DecodeModel
+	blocks  int       // as many as the GPU has processors
+	common  planPhase // what all phases share
+	phases  []planPhase
+	streams []planStream // of the phases
+	coded   bool         // some weights are NF4
+	rank    int          // the largest
+	err     error
 }
 
 const (
@@ -27,6 +32,10 @@ func (p *planner) fits() bool {
 	if p.b.act != kernels.F16 || !m.Embed.DType.IsFloat() || D > maxStream || h.Dim%8 != 0 || h.Dim > maxHead {
 		return false
 	}
+	p.coded = m.Head.Weight.DType == kernels.NF4
+	for _, l := range m.Layers {
+		p.coded = p.coded || l.Q.Weight.DType == kernels.NF4 || l.FC1.Weight.DType == kernels.NF4 || l.FC2.Weight.DType == kernels.NF4
+	}
 	alike := func(linears ...kernels.DecodeLinear) bool {
 		columns := 0
 		for i, l := range linears {
@@ -39,9 +48,9 @@ func (p *planner) fits() bool {
 				return false
 			}
 			if i == 0 || l.Weight.Cols != linears[0].Weight.Cols {
-				columns += segments(l.Weight.Cols) * planSegment
+				columns += ceil(l.Weight.Cols, planSegment) * planSegment
 			}
-			if k.table > 0 && columns > maxCoded {
+			if p.coded && columns > maxCoded {
 				return false
 			}
 		}
@@ -84,7 +93,8 @@ func (p *planner) float(vectors ...kernels.Tensor) kernels.Tensor {
 	return out
 }
 
-func (p *planner) plan() error {
+// plan makes the launch; room is false where a block's shared memory is too small.
+func (p *planner) plan() (room bool, err error) {
 	m, h := p.m, p.m.Heads
 	D, V, F := m.Embed.Cols, m.Embed.Rows, m.Layers[0].FC1.Weight.Rows
 	p.logits, p.chosen = p.alloc(kernels.F32, V), p.alloc(kernels.I32, greedyAhead)
@@ -99,36 +109,42 @@ func (p *planner) plan() error {
 	}
 	stream := p.alloc(kernels.F32, D)
 	p.common = planPhase{
-		Tables: tables.Addr, Rotary: m.Rotary.Addr, Stream: stream.Addr, QKV: p.alloc(kernels.F32, (h.Count+2*h.KV)*h.Dim).Addr,
+		Rotary: m.Rotary.Addr, Stream: stream.Addr, QKV: p.alloc(kernels.F32, (h.Count+2*h.KV)*h.Dim).Addr,
 		Low: p.alloc(kernels.F32, 6*p.rank).Addr, Logits: p.logits.Addr,
-		Attended: p.alloc(kernels.F16, h.Count*h.Dim).Addr, Inner: p.alloc(kernels.F16, F).Addr, State: p.stateAt.Addr,
+		Attended: p.alloc(kernels.F16, h.Count*h.Dim).Addr, Inner: p.alloc(kernels.F16, F).Addr,
 		Heads: int32(h.Count), KV: int32(h.KV), Dim: int32(h.Dim), Rotated: int32(h.Rotary), Eps: m.Eps,
 	}
 	for _, l := range m.Layers {
 		p.layer(l)
 	}
-	last := p.head()
-	best, bestID := p.alloc(kernels.F32, int(last.RowBlocks)), p.alloc(kernels.I32, int(last.RowBlocks))
+	p.head()
+	best, bestID := p.alloc(kernels.F32, p.blocks), p.alloc(kernels.I32, p.blocks)
+	last := &p.phases[len(p.phases)-1]
 	last.Best, last.BestID = best.Addr, bestID.Addr
-	size := len(planBytes(planPhase{}))
-	at := p.alloc(kernels.U8, size*len(p.phases))
-	if p.err != nil {
-		return p.err
+	at, streams := p.alloc(kernels.U8, len(planBytes(p.phases...))), p.alloc(kernels.U8, len(planBytes(p.streams...)))
+	gate := p.alloc(kernels.I32, 2)
+	places := shared(p.streams, p.coded, p.b.dev.info().SharedMemory)
+	if p.err != nil || places.slots == 0 {
+		return false, p.err
 	}
 	p.b.Upload(tables, kernels.AsBytes(append(kernels.NF4Values[:], kernels.SignedMap[:]...)))
 	p.b.Upload(at, planBytes(p.phases...))
-	p.launches = append(p.launches, launch{
-		kernel: "decode_begin" + suffix(m.Embed.DType), grid: [3]int{ceil(D, 256), 1, 1}, block: 256,
-		args: []uint64{stream.Addr, m.Embed.Addr, p.stateAt.Addr, number(D)},
-	})
-	for i := range p.phases {
-		p.launches = append(p.launches, p.phases[i].launch(p.kinds[i], at.Addr+uint64(i*size)))
+	p.b.Upload(streams, planBytes(p.streams...))
+	p.b.Zero(gate)
+	kernel := "decode_float"
+	if p.coded {
+		kernel = "decode_nf4"
 	}
-	p.launches = append(p.launches, launch{
-		kernel: "decode_pick", grid: [3]int{1, 1, 1}, block: 512, args: []uint64{p.stateAt.Addr, best.Addr, bestID.Addr, number(int(last.RowBlocks))}, early: true,
-	})
-	return p.b.Sync()
+	p.kernel = launch{
+		kernel: fmt.Sprintf("%s_%d", kernel, places.slots), grid: [3]int{p.blocks, 1, 1}, block: planThreads, shared: places.bytes, together: true,
+		args: []uint64{at.Addr, streams.Addr, number(len(p.phases)), 0, p.stateAt.Addr, tables.Addr, m.Embed.Addr, number(embedKinds[m.Embed.DType]), number(D), gate.Addr,
+			number(places.room), number(places.parts), number(places.scales), number(places.streams), number(places.ring)},
+	}
+	return true, p.b.Sync()
 }
+
+// embedKinds is how the kernel names the types of the embedding.
+var embedKinds = map[kernels.DType]int{kernels.F16: 0, kernels.BF16: 1, kernels.F32: 2}
 
 // The low products of a layer's adapters, in their order. Those of the head come when no layer needs its own any more.
 const (
@@ -145,7 +161,7 @@ func (p *planner) adapter(l kernels.DecodeLinear, slot int) planAdapter {
 	return planAdapter{A: l.A.Addr, B: l.B.Addr, Scale: l.Scale, Rank: int32(l.A.Rows), Slot: int32(slot * p.rank)}
 }
 
-// layer plans a layer's three kernels, and a fourth where dense or fc2 are adapted.
+// layer plans a layer's three phases, and a fourth where dense or fc2 are adapted.
 func (p *planner) layer(l kernels.DecodeLayer) {
 	norm := p.common
 	norm.NormWeight, norm.NormBias = p.float(l.NormWeight).Addr, p.float(l.NormBias).Addr
@@ -155,17 +171,16 @@ func (p *planner) layer(l kernels.DecodeLayer) {
 	first := norm
 	first.Input, first.Output, first.Bias = planNormed, planPlain, p.float(l.Q.Bias, l.K.Bias, l.V.Bias).Addr
 	first.Down = [4]planAdapter{q, k, v, fc1}
-	p.add(first, l.Q, l.K, l.V)
+	p.add(first, stream([]kernels.DecodeLinear{l.Q, l.K, l.V}, kernels.DecodeLinear{}, 0, p.blocks))
 
 	second := norm
 	second.Input, second.Output, second.Bias = planNormed, planGelu, p.float(l.FC1.Bias).Addr
 	second.Up = [4]planAdapter{q, k, v, fc1}
-	second.AttentionBlocks = int32(max(1, min(p.m.Heads.Count, p.processors/4)))
-	p.add(second, l.FC1)
+	p.add(second, stream([]kernels.DecodeLinear{l.FC1}, kernels.DecodeLinear{}, min(p.m.Heads.Count, max(1, p.blocks/4)), p.blocks))
 
 	third := p.common
-	third.Input, third.Output, third.Right = planGiven, planAdded, int32(l.FC2.Weight.Cols)
-	third.Beside = matrixOf(l.FC2.Weight)
+	third.Input, third.Output = planGiven, planAdded
+	both := stream([]kernels.DecodeLinear{l.Dense}, l.FC2, 0, p.blocks)
 	bias := p.float(l.Dense.Bias)
 	if other := p.float(l.FC2.Bias); p.err == nil {
 		p.b.Add(bias, bias, other)
@@ -174,39 +189,32 @@ func (p *planner) layer(l kernels.DecodeLayer) {
 	dense, fc2 := p.adapter(l.Dense, slotDense), p.adapter(l.FC2, slotFC2)
 	if dense.Rank+fc2.Rank > 0 {
 		low := third
-		low.Columns, low.Beside, low.Down = int32(l.Dense.Weight.Cols), planMatrix{}, [4]planAdapter{dense, fc2}
-		p.phases, p.kinds = append(p.phases, low), append(p.kinds, planKind{"_f16", 2, 0})
+		low.Down = [4]planAdapter{dense, fc2}
+		p.add(low, both.withoutRows())
 	}
 	third.Up = [4]planAdapter{2: dense, 3: fc2}
-	p.add(third, l.Dense)
+	p.add(third, both)
 }
 
 // head plans the logits.
-func (p *planner) head() *planPhase {
+func (p *planner) head() {
 	last := p.common
 	last.Input, last.Output = planNormed, planScored
 	last.NormWeight, last.NormBias, last.Bias = p.float(p.m.NormWeight).Addr, p.float(p.m.NormBias).Addr, p.float(p.m.Head.Bias).Addr
+	rows := stream([]kernels.DecodeLinear{p.m.Head}, kernels.DecodeLinear{}, 0, p.blocks)
 	adapter := p.adapter(p.m.Head, slotHead)
 	if adapter.Rank > 0 {
 		low := last
-		low.Columns, low.Down = int32(p.m.Head.Weight.Cols), [4]planAdapter{adapter}
-		p.phases, p.kinds = append(p.phases, low), append(p.kinds, planKind{"_f16", 2, 0})
+		low.Down = [4]planAdapter{adapter}
+		p.add(low, rows.withoutRows())
 	}
 	last.Up = [4]planAdapter{3: adapter}
-	p.add(last, p.m.Head)
-	return &p.phases[len(p.phases)-1]
+	p.add(last, rows)
 }
 
-// add plans a kernel over linears, one above the other.
-func (p *planner) add(phase planPhase, linears ...kernels.DecodeLinear) {
-	kind, _ := kindOf(linears[0].Weight)
-	phase.Columns = int32(linears[0].Weight.Cols)
-	for i, l := range linears {
-		phase.Part[i] = matrixOf(l.Weight)
+func (p *planner) add(phase planPhase, s planStream) {
+	for _, a := range phase.Down {
+		phase.LowRows += a.Rank
 	}
-	if q := linears[0].Weight.Quant; q != nil {
-		phase.Block, phase.NestedBlock = int32(q.BlockSize), int32(max(q.NestedBlockSize, 1))
-	}
-	phase.share(kind, p.processors)
-	p.phases, p.kinds = append(p.phases, phase), append(p.kinds, kind)
+	p.phases, p.streams = append(p.phases, phase), append(p.streams, s)
 }

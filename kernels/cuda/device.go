@@ -63,6 +63,8 @@ type launch struct {
 	// early lets the kernel begin while the one before it still runs; it waits by griddepcontrol.wait before it reads what
 	// that one writes.
 	early bool
+	// together requires all blocks to run at a time, as those do that wait for each other.
+	together bool
 }
 
 // product is out (M,N) = alpha·op(x)·op(y) + beta·out + bias, row-major: op(x) is (M,K), op(y) (K,N), bias (N) or 0.

@@ -232,11 +232,8 @@ func (d *driver) launch(l launch) error {
 		d.args[i] = C.uint64_t(a)
 	}
 	grid := [3]C.uint{C.uint(l.grid[0]), C.uint(l.grid[1]), C.uint(l.grid[2])}
-	early := C.int(0)
-	if l.early && d.about.Major >= 9 {
-		early = 1
-	}
-	if code := C.quartet_launch(d.q, f.raw, &grid[0], C.uint(l.block), C.uint(l.shared), early, &d.args[0], C.int(len(l.args))); code != 0 {
+	early, together := C.int(flag(l.early && d.about.Major >= 9)), C.int(flag(l.together))
+	if code := C.quartet_launch(d.q, f.raw, &grid[0], C.uint(l.block), C.uint(l.shared), early, together, &d.args[0], C.int(len(l.args))); code != 0 {
 		return fmt.Errorf("launch %s on a grid of %v × %d: %w", l.kernel, l.grid, l.block, status(code))
 	}
 	return nil
