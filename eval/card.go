@@ -1,13 +1,15 @@
 package eval
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+
+	"quartet/visible"
 )
 
 // CardFacts is what a model card tells. Whatever is not known is left out of the card. Nothing of it may be secret, and no
@@ -43,36 +45,36 @@ func (c CardFacts) made() (trained, quantized bool) {
 }
 
 // Card writes the model card of a variant: Markdown whose YAML front matter the hub reads. It tells what the variant was made
-// of and how, its figures beside those of the other variants, and how to load it with transformers or PEFT.
+// of and how, its figures beside those of the other variants, and how to load it with transformers or PEFT. A variant that is
+// none of the four is an error, and so is one of w's.
 func Card(w io.Writer, c CardFacts) error {
+	if c.about() == "" {
+		return fmt.Errorf("no variant %q; the variants are base, quantized, lora, lora_quantized", c.Variant)
+	}
 	var out strings.Builder
 	c.frontMatter(&out)
 	_, name, _ := strings.Cut(c.Repository, "/")
 	fmt.Fprintf(&out, "\n# %s\n\n%s\n", markdown(name), c.about())
 	c.loading(&out)
 	c.prompt(&out)
-	if c.Results != nil {
-		fmt.Fprintf(&out, "\n## Results\n\n%s\n", c.Results.MarkdownTable())
-		if n := c.Results.HeldOut; n.Rows > 0 {
-			fmt.Fprintf(&out, "Quality is that on %d held-out rows (%d tokens of reference answers), which training never saw. ", n.Rows, n.ResponseTokens)
-		}
-		fmt.Fprintf(&out, "The best of a row is bold; timings within 3 %% of it are equally good. Measured on %s.\n", markdown(c.Results.Machine.String()))
-	}
+	c.figures(&out)
 	c.settings(&out)
 	_, err := io.WriteString(w, out.String())
 	return err
 }
 
-// plainYAML matches text that YAML takes as text without quotes.
-var plainYAML = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]*[/-][A-Za-z0-9_./-]*[A-Za-z0-9]$`)
+var (
+	hubID      = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_./-]*$`)
+	plainYAML  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_./-]*$`)
+	wordOfYAML = regexp.MustCompile(`(?i)^(true|false|yes|no|on|off|null|y|n)$`)
+)
 
 // yamlText is a text as a YAML value.
 func yamlText(text string) string {
-	if plainYAML.MatchString(text) {
+	if plainYAML.MatchString(text) && !wordOfYAML.MatchString(text) {
 		return text
 	}
-	quoted, _ := json.Marshal(text) // texts can always be; JSON's are YAML's too
-	return string(quoted)
+	return strconv.Quote(text) // YAML and Python read Go's quotes as Go does
 }
 
 // frontMatter writes what the hub reads.
@@ -118,16 +120,19 @@ func (c CardFacts) frontMatter(out *strings.Builder) {
 func (c CardFacts) about() string {
 	base, data := "a base model", "data that is not on the hub"
 	if c.Base != "" {
-		base = link(c.Base, c.Base)
+		base = link("", c.Base)
 		if c.BaseRevision != "" {
 			base += " at revision " + markdown(c.BaseRevision)
 		}
 	}
 	if c.Dataset != "" {
-		data = link(c.Dataset, "datasets/"+c.Dataset)
+		data = link("datasets/", c.Dataset)
 	}
 	if n, ok := c.Settings["dataset.num_samples"]; ok && settingText(n) != "0" {
 		data = fmt.Sprintf("%s rows of %s", markdown(settingText(n)), data)
+	}
+	if kind, ok := c.Settings["lora.base"].(string); ok && kind == "nf4" {
+		data += ", with the base in 4 bits (QLoRA)"
 	}
 	return map[string]string{
 		"base":           "The weights of " + base + ", unchanged, as safetensors.",
@@ -137,9 +142,12 @@ func (c CardFacts) about() string {
 	}[c.Variant]
 }
 
-// link is a link of Markdown to a page of the hub.
-func link(text, page string) string {
-	return "[" + markdown(text) + "](https://huggingface.co/" + markdown(page) + ")"
+// link is the id of a model or dataset of the hub with a link to its page, in a folder of the hub's pages.
+func link(folder, id string) string {
+	if !hubID.MatchString(id) {
+		return markdown(id)
+	}
+	return "[" + markdown(id) + "](https://huggingface.co/" + folder + id + ")"
 }
 
 // loading writes the lines of Python that load the variant.
@@ -163,26 +171,20 @@ func (c CardFacts) loading(out *strings.Builder) {
 			weights = "path/to/the/base/model"
 		}
 		if c.BaseRevision != "" {
-			revision = ", revision=" + python(c.BaseRevision)
+			revision = ", revision=" + strconv.Quote(c.BaseRevision)
 		}
 	}
-	lines = append(lines, fmt.Sprintf("tokenizer = AutoTokenizer.from_pretrained(%s)", python(c.Repository)),
-		fmt.Sprintf("model = AutoModelForCausalLM.from_pretrained(%s%s, dtype=\"auto\", device_map=\"auto\")", python(weights), revision))
+	lines = append(lines, fmt.Sprintf("tokenizer = AutoTokenizer.from_pretrained(%s)", strconv.Quote(c.Repository)),
+		fmt.Sprintf("model = AutoModelForCausalLM.from_pretrained(%s%s, dtype=\"auto\", device_map=\"auto\")", strconv.Quote(weights), revision))
 	if adapter {
-		lines = append(lines, fmt.Sprintf("model = PeftModel.from_pretrained(model, %s)", python(c.Repository)))
+		lines = append(lines, fmt.Sprintf("model = PeftModel.from_pretrained(model, %s)", strconv.Quote(c.Repository)))
 	}
 	if prompt, ok := c.Settings["prompt.template"].(string); ok {
 		prompt = strings.NewReplacer("{instruction}", "What is the capital of France?", "{context}", "").Replace(prompt)
-		lines = append(lines, "", "prompt = "+python(prompt), "inputs = tokenizer(prompt, return_tensors=\"pt\").to(model.device)",
+		lines = append(lines, "", "prompt = "+strconv.Quote(prompt), "inputs = tokenizer(prompt, return_tensors=\"pt\").to(model.device)",
 			"answer = model.generate(**inputs, max_new_tokens=64)", "print(tokenizer.decode(answer[0, inputs.input_ids.shape[1]:], skip_special_tokens=True))")
 	}
 	fmt.Fprintf(out, "\n## How to load it\n\n%s\n%s", fenced("pip install "+packages, "sh"), fenced(strings.Join(lines, "\n"), "python"))
-}
-
-// python is a text as a literal of Python, of which JSON's texts are some.
-func python(text string) string {
-	quoted, _ := json.Marshal(text)
-	return string(quoted)
 }
 
 // prompt writes the form of a prompt.
@@ -197,10 +199,28 @@ func (c CardFacts) prompt(out *strings.Builder) {
 	}
 }
 
+// figures writes the table of the four variants and what its figures mean.
+func (c CardFacts) figures(out *strings.Builder) {
+	r := c.Results
+	if r == nil {
+		return
+	}
+	fmt.Fprintf(out, "\n## Results\n\n%s\n", r.MarkdownTable())
+	if r.HeldOut.Rows > 0 {
+		fmt.Fprintf(out, "Quality is that on %d held-out rows (%d tokens of reference answers), which training never saw. ", r.HeldOut.Rows, r.HeldOut.ResponseTokens)
+	}
+	fmt.Fprint(out, "The best of a row is bold; timings within 3 % of it are equally good. ")
+	if v := r.Variant("lora"); v != nil && v.AdapterBytes > 0 {
+		fmt.Fprintf(out, "The adapter needs its base: alone it is %s on disk. ", formatBytes(v.AdapterBytes))
+	}
+	fmt.Fprintf(out, "Measured on %s.\n", markdown(r.Machine.String()))
+}
+
 var backticks = regexp.MustCompile("`{3,}")
 
 // fenced is a block of code, between fences longer than any inside.
 func fenced(text, language string) string {
+	text = visible.Text(text)
 	fence := "```"
 	for _, inside := range backticks.FindAllString(text, -1) {
 		if len(inside) >= len(fence) {
@@ -231,14 +251,10 @@ func (c CardFacts) settings(out *strings.Builder) {
 	for _, key := range keys {
 		fmt.Fprintf(out, "| %s | %s |\n", markdown(key), markdown(settingText(c.Settings[key])))
 	}
-	if t := c.results().Training; trained && t != nil && len(t.Loss) > 0 {
-		fmt.Fprintf(out, "\nThe loss went from %s to %s in %d steps.\n", lossText(t.Loss[0]), lossText(t.Loss[len(t.Loss)-1]), len(t.Loss))
+	if c.Results == nil || c.Results.Training == nil || !trained {
+		return
 	}
-}
-
-func (c CardFacts) results() *Results {
-	if c.Results == nil {
-		return &Results{}
+	if loss := c.Results.Training.Loss; len(loss) > 0 {
+		fmt.Fprintf(out, "\nThe loss went from %s to %s in %d steps.\n", lossText(loss[0]), lossText(loss[len(loss)-1]), len(loss))
 	}
-	return c.Results
 }

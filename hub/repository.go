@@ -210,7 +210,7 @@ func identify(ctx context.Context, f io.Reader, size int64) (identity, error) {
 		fmt.Fprintf(git, "blob %d\x00", size)
 		into = io.MultiWriter(whole, git)
 	}
-	n, err := io.Copy(into, untilDone{ctx, f})
+	n, err := io.CopyBuffer(into, untilDone{ctx, f}, make([]byte, 256<<10))
 	if err == nil && n != size {
 		err = errors.New("it changed while it was read")
 	}

@@ -317,12 +317,18 @@ func holds(t *testing.T, c *Client, s Snapshot, want map[string][]byte) {
 	}
 }
 
-// TestMain lets the test binary stand in for another process: with a helper's environment it downloads and exits.
+// TestMain lets the test binary stand in for another process: with a helper's environment it downloads, or uploads, and exits.
 func TestMain(m *testing.M) {
 	if endpoint := os.Getenv("QUARTET_TEST_ENDPOINT"); endpoint != "" {
-		c := New(Settings{Endpoint: endpoint, Cache: os.Getenv("QUARTET_TEST_CACHE")})
-		c.part, c.workers = 32<<10, 4
-		if _, err := c.Download(context.Background(), tiny, noProgress); err != nil {
+		c := New(Settings{Endpoint: endpoint, Cache: os.Getenv("QUARTET_TEST_CACHE"), Token: os.Getenv("QUARTET_TEST_TOKEN")})
+		var err error
+		if folder := os.Getenv("QUARTET_TEST_FOLDER"); folder != "" {
+			_, err = upload(context.Background(), c, folder, os.Getenv("QUARTET_TEST_STATE"))
+		} else {
+			c.part, c.workers = 32<<10, 4
+			_, err = c.Download(context.Background(), tiny, noProgress)
+		}
+		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -92,6 +93,33 @@ func TestUploadResume(t *testing.T) {
 		if most := 1_000_000 + 2*8*10_000 + 2*16<<10; s.received > most { // a kill loses what eight workers have on the way
 			t.Errorf("%d bytes came, the new upload of each batch %v", s.received, forgets)
 		}
+	}
+}
+
+// uploading is a process that uploads a folder.
+func uploading(s *server, dir, state string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "QUARTET_TEST_ENDPOINT="+s.hub.URL, "QUARTET_TEST_TOKEN="+secret, "QUARTET_TEST_FOLDER="+dir, "QUARTET_TEST_STATE="+state)
+	return cmd
+}
+
+// TestUploadKilled kills a process in the middle of the parts that it sends.
+func TestUploadKilled(t *testing.T) {
+	files := map[string][]byte{"model.safetensors": random(52, 4<<20)}
+	s := newRepository(t)
+	s.chunk = 64 << 10
+	dir, state := folder(t, files), t.TempDir()
+	cmd := uploading(s, dir, state)
+	s.cutAt, s.cut = 2<<20, func() { cmd.Process.Kill() }
+	if out, err := cmd.CombinedOutput(); err == nil || len(out) > 0 {
+		t.Fatalf("it was not killed: %v %s", err, out)
+	}
+	if out, err := uploading(s, dir, state).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s.has(t, files)
+	if most := 4 << 20 * 11 / 10; s.received > most {
+		t.Errorf("%d bytes came, more than %d", s.received, most)
 	}
 }
 
