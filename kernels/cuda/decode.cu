@@ -182,14 +182,15 @@ __device__ __forceinline__ float element(const void *table, int kind, long long 
 
 template <bool CODED, int SLOTS>
 __device__ __forceinline__ void decode(const Phase *phases, const Stream *streams_there, int count, int tokens, State *state_there, const float *tables,
-	const void *embed, int embed_kind, int D, unsigned *gate_there, int room_at, int parts_at, int scales_at, int streams_at, int ring_at) {
+	const void *embed, int embed_kind, int D, unsigned *gates, int room_at, int parts_at, int codes_at, int streams_at, int ring_at) {
 	extern __shared__ __align__(1024) char shared[];
 	__shared__ Phase now[2];
 	__shared__ State state;
 	__shared__ float map[256];
 	Stream *streams = (Stream *)(shared + streams_at);
-	float *parts = (float *)(shared + parts_at), *scales = (float *)(shared + scales_at);
-	Gate gate{gate_there, gate_there[1]};
+	float *parts = (float *)(shared + parts_at), *scales = (float *)(shared + room_at); // attention's room is that of scales
+	// Where the next phase keeps its input only attention waits, so that its gate is another one.
+	Gate gate{gates, gates[1]}, inner{gates + 64, gates[65]};
 
 	for (int i = threadIdx.x; i < count * (int)sizeof(Stream) / 4; i += THREADS) ((uint32_t *)streams)[i] = ((const uint32_t *)streams_there)[i];
 	for (int i = threadIdx.x; i < (int)sizeof(Phase) / 4; i += THREADS) ((uint32_t *)now)[i] = ((const uint32_t *)phases)[i];
@@ -208,8 +209,9 @@ __device__ __forceinline__ void decode(const Phase *phases, const Stream *stream
 	ring.begin();
 	if (CODED) Codes::prepare(shared, tables);
 
-	Scales own;
-	if (CODED) own.ask(streams[0]);
+	auto kept = [&](int n) { return n < count && streams[n].kept; };
+	Scales own{(uint2 *)(shared + codes_at)};
+	if (CODED) own.ask(streams, kept(1));
 	int token = state.token, position = state.position, turn = 0;
 	for (int step = 0; step < tokens; step++, position++) {
 		for (int i = blockIdx.x * THREADS + threadIdx.x; i < D; i += gridDim.x * THREADS) now[turn].stream[i] = element(embed, embed_kind, (long long)token * D + i);
@@ -217,35 +219,41 @@ __device__ __forceinline__ void decode(const Phase *phases, const Stream *stream
 		for (int n = 0; n < count; n++) {
 			const Phase &p = now[turn];
 			const Stream &s = streams[n];
-			const uint32_t *next = (const uint32_t *)&phases[n + 1 == count ? 0 : n + 1];
+			const int after = n + 1 == count ? 0 : n + 1;
+			const uint32_t *next = (const uint32_t *)&phases[after];
 			const bool coded = CODED && s.kind == CODES;
 			Row mine;
-			if (p.input == NORMED && 32 * threadIdx.x < s.columns) warm(p.norm_weight + 32 * threadIdx.x), warm(p.norm_bias + 32 * threadIdx.x);
+			if (p.input == NORMED && !s.kept && 32 * threadIdx.x < s.columns) warm(p.norm_weight + 32 * threadIdx.x), warm(p.norm_bias + 32 * threadIdx.x);
 			static_assert(sizeof(Phase) / 4 <= THREADS, "a thread brings one word of the next phase");
 			if (threadIdx.x < sizeof(Phase) / 4) ((uint32_t *)&now[turn ^ 1])[threadIdx.x] = next[threadIdx.x];
 			if ((int)blockIdx.x < s.attention_blocks) {
-				attend(p, *(AttentionRoom *)(shared + room_at), gate, s.attention_blocks, state.first, position);
+				attend(p, *(AttentionRoom *)(shared + room_at), Gate{s.kept ? inner.count : gate.count, s.kept ? inner.target : gate.target}, s.attention_blocks, state.first, position);
 			} else {
-				if (coded) mine.find<Codes::ROWS>(p, s, threadIdx.x), own.put(s, scales, map);
+				if (coded) mine.find<Codes::ROWS>(p, s, threadIdx.x);
 				else mine.find<Half::ROWS>(p, s, threadIdx.x);
-				gate.pass();
-				mine.follow(p);
-				if (p.input == NORMED) normalise<CODED>(p, shared, s.columns, s.wide * SEGMENT);
-				else gather<CODED>(p, s, shared);
-				project<CODED>(p, s, shared);
+				if (!s.kept) {
+					if (CODED) own.put(&s, kept(n + 1), scales, map);
+					gate.pass();
+					mine.follow(p);
+					if (p.input == NORMED) normalise<CODED>(p, shared, s.columns, s.wide * SEGMENT);
+					else gather<CODED>(p, s, shared);
+					project<CODED>(p, s, shared);
+				}
 				if (s.chunks > 0) {
-					if (coded) multiply<Codes>(s, ring, shared, parts, scales);
-					else if (s.kind == HALF) multiply<Half>(s, ring, shared, parts, scales);
-					else multiply<Brain>(s, ring, shared, parts, scales);
+					const float *own_scales = scales + (s.kept ? Scales::count(streams[n - 1]) * Codes::STRIDE : 0);
+					if (coded) multiply<Codes>(s, ring, shared, parts, own_scales);
+					else if (s.kind == HALF) multiply<Half>(s, ring, shared, parts, own_scales);
+					else multiply<Brain>(s, ring, shared, parts, own_scales);
 				}
 			}
-			if (CODED) own.ask(streams[n + 1 == count ? 0 : n + 1]);
+			if (CODED && !streams[after].kept) own.ask(&streams[after], kept(after + 1));
 			if (s.chunks > 0) {
 				if (coded) finish<Codes::ROWS>(p, s, state, parts, mine);
 				else finish<Half::ROWS>(p, s, state, parts, mine);
 			}
 			turn ^= 1;
-			gate.arrive();
+			if (kept(n + 1)) inner.arrive();
+			else gate.arrive();
 		}
 		gate.pass();
 		const Phase &last = now[turn ^ 1];
@@ -255,15 +263,15 @@ __device__ __forceinline__ void decode(const Phase *phases, const Stream *stream
 			if (state.seen) state.seen[token / 32] |= 1u << token % 32;
 		}
 	}
-	await_groups<0>();
-	if (blockIdx.x == 0 && threadIdx.x == 0) gate_there[1] = gate.target;
+	await_copies();
+	if (blockIdx.x == 0 && threadIdx.x == 0) gates[1] = gate.target, gates[65] = inner.target;
 }
 
 // A kernel for each number of slots that processors have room for.
 #define DECODE(SUFFIX, CODED, SLOTS) \
 	extern "C" __global__ void __launch_bounds__(THREADS, 1) decode##SUFFIX(const Phase *phases, const Stream *streams, int count, int tokens, State *state, \
-		const float *tables, const void *embed, int embed_kind, int D, unsigned *gate, int room, int parts, int scales, int ring_streams, int ring) { \
-		decode<CODED, SLOTS>(phases, streams, count, tokens, state, tables, embed, embed_kind, D, gate, room, parts, scales, ring_streams, ring); \
+		const float *tables, const void *embed, int embed_kind, int D, unsigned *gates, int room, int parts, int codes, int ring_streams, int ring) { \
+		decode<CODED, SLOTS>(phases, streams, count, tokens, state, tables, embed, embed_kind, D, gates, room, parts, codes, ring_streams, ring); \
 	}
 DECODE(_float_10, false, 10)
 DECODE(_float_5, false, 5)

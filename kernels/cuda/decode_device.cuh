@@ -11,9 +11,11 @@ __device__ __forceinline__ void copy(void *to, const void *from, bool there) {
 	else asm volatile("cp.async.ca.shared.global.L2::128B [%0], [%1], 8, %2;" ::"r"(at), "l"(from), "r"(size) : "memory");
 }
 
-// close ends a group of a thread's copies; await waits until all but its N latest groups are there.
+// close ends a group of a thread's copies; await_groups waits until all but its N latest groups are there.
 __device__ __forceinline__ void close_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> __device__ __forceinline__ void await_groups() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+
+__device__ __forceinline__ void await_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // warm asks for what lies at p to be brought nearer.
 __device__ __forceinline__ void warm(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }

@@ -42,6 +42,7 @@ type planStream struct {
 	Columns, Right, Segments, Wide int32
 	Kind, BlockShift, NestedShift  int32
 	AttentionBlocks, RowBlocks     int32
+	Kept, Spare                    int32
 	Own                            [4]uint32 // each block's own
 }
 
@@ -89,7 +90,8 @@ const (
 	planRoom    = 4 * (3*128 + 2*32 + 32*128) // AttentionRoom
 	planTable   = 256 * 256
 	planSlot    = 1024
-	planStatic  = 3 << 10 // what the kernel has besides, at most
+	planAsked   = 8 * 2 * planThreads // codes of scales
+	planStatic  = 3 << 10             // what the kernel has besides, at most
 )
 
 var (
@@ -181,14 +183,19 @@ func (s *planStream) scales() int {
 func (s *planStream) input() int { return 2 * planSegment * int(s.Wide) }
 
 // planShared is where things lie in a block's shared memory, and how many slots the rings have.
-type planShared struct{ room, parts, scales, streams, ring, bytes, slots int }
+type planShared struct{ room, parts, codes, streams, ring, bytes, slots int }
 
 // shared lays out shared memory for streams; slots is 0 where it is too small.
 func shared(streams []planStream, coded bool, most int) planShared {
 	var p planShared
-	input, parts, scales := 0, 0, 0
+	input, parts, room := 0, 0, planRoom // attention's room is that of scales
 	for i := range streams {
-		input, parts, scales = max(input, streams[i].input()), max(parts, streams[i].parts()), max(scales, streams[i].scales())
+		s := &streams[i]
+		scales := s.scales()
+		if s.Kept != 0 {
+			scales += streams[i-1].scales()
+		}
+		input, parts, room = max(input, s.input()), max(parts, s.parts()), max(room, scales)
 	}
 	choices := []int{10, 5, 2}
 	if coded {
@@ -196,9 +203,12 @@ func shared(streams []planStream, coded bool, most int) planShared {
 	}
 	align := func(n int) int { return ceil(n, 128) * 128 }
 	p.room = align(input)
-	p.parts = align(p.room + planRoom)
-	p.scales = align(p.parts + parts)
-	p.streams = align(p.scales + scales)
+	p.parts = align(p.room + room)
+	p.codes = align(p.parts + parts)
+	p.streams = p.codes
+	if coded {
+		p.streams = align(p.codes + planAsked)
+	}
 	p.ring = align(p.streams + len(planBytes(streams...)))
 	for _, p.slots = range choices {
 		if p.bytes = p.ring + planWarps*planSlot*p.slots; p.bytes+planStatic <= most {

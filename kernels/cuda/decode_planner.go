@@ -122,7 +122,7 @@ func (p *planner) plan() (room bool, err error) {
 	last := &p.phases[len(p.phases)-1]
 	last.Best, last.BestID = best.Addr, bestID.Addr
 	at, streams := p.alloc(kernels.U8, len(planBytes(p.phases...))), p.alloc(kernels.U8, len(planBytes(p.streams...)))
-	gate := p.alloc(kernels.I32, 2)
+	gates := p.alloc(kernels.I32, 128) // two, a cache line apart
 	places := shared(p.streams, p.coded, p.b.dev.info().SharedMemory)
 	if p.err != nil || places.slots == 0 {
 		return false, p.err
@@ -130,15 +130,15 @@ func (p *planner) plan() (room bool, err error) {
 	p.b.Upload(tables, kernels.AsBytes(append(kernels.NF4Values[:], kernels.SignedMap[:]...)))
 	p.b.Upload(at, planBytes(p.phases...))
 	p.b.Upload(streams, planBytes(p.streams...))
-	p.b.Zero(gate)
+	p.b.Zero(gates)
 	kernel := "decode_float"
 	if p.coded {
 		kernel = "decode_nf4"
 	}
 	p.kernel = launch{
 		kernel: fmt.Sprintf("%s_%d", kernel, places.slots), grid: [3]int{p.blocks, 1, 1}, block: planThreads, shared: places.bytes, together: true,
-		args: []uint64{at.Addr, streams.Addr, number(len(p.phases)), 0, p.stateAt.Addr, tables.Addr, m.Embed.Addr, number(embedKinds[m.Embed.DType]), number(D), gate.Addr,
-			number(places.room), number(places.parts), number(places.scales), number(places.streams), number(places.ring)},
+		args: []uint64{at.Addr, streams.Addr, number(len(p.phases)), 0, p.stateAt.Addr, tables.Addr, m.Embed.Addr, number(embedKinds[m.Embed.DType]), number(D), gates.Addr,
+			number(places.room), number(places.parts), number(places.codes), number(places.streams), number(places.ring)},
 	}
 	return true, p.b.Sync()
 }
@@ -176,7 +176,11 @@ func (p *planner) layer(l kernels.DecodeLayer) {
 	second := norm
 	second.Input, second.Output, second.Bias = planNormed, planGelu, p.float(l.FC1.Bias).Addr
 	second.Up = [4]planAdapter{q, k, v, fc1}
-	p.add(second, stream([]kernels.DecodeLinear{l.FC1}, kernels.DecodeLinear{}, min(p.m.Heads.Count, max(1, p.blocks/4)), p.blocks))
+	rows := stream([]kernels.DecodeLinear{l.FC1}, kernels.DecodeLinear{}, min(p.m.Heads.Count, max(1, p.blocks/4)), p.blocks)
+	if fc1.Rank == 0 {
+		rows.Kept = 1
+	}
+	p.add(second, rows)
 
 	third := p.common
 	third.Input, third.Output = planGiven, planAdded

@@ -152,52 +152,72 @@ struct Codes {
 	}
 };
 
-// Scales are those of the block's units of a phase, for each quad those of its four rows, in shared memory. What they are made of
-// is asked for a phase ahead: with double quantisation, where eight lie together, a thread has those of TASKS rows of units.
+// Scales are those of the block's units of a phase, and of the next one if that keeps its input, in shared memory: for each
+// quad of lanes those of its four rows. What they are made of is asked for a phase ahead: with double quantisation, where eight lie
+// together, a thread has those of TASKS rows of units.
 struct Scales {
 	static constexpr int TASKS = 2;
-	uint2 codes[TASKS];
+	uint2 *codes; // in shared memory, of each thread its own
 	float nested[TASKS];
+	// count is the rows of units of a phase.
+	__device__ static int count(const Stream &s) { return s.kind == CODES ? s.chunks * s.wide * Codes::ROWS : 0; }
 	// Task is a row of a unit: its matrix, its blocks of scales from `at` to `end`.
 	struct Task {
+		const Stream *s; // 0 for none
 		const Matrix *m;
 		int at, end, slot;
-		__device__ Task(const Stream &s, unsigned task) {
-			const int unit = task / 4, chunk = divide(unit, s.wide_inverse), segment = unit - chunk * s.wide, part = part_of(s, s.first + chunk);
-			const bool right = segment >= s.segments;
-			m = right ? &s.beside : &s.part[part];
-			const int blocks = (right ? s.beside_columns : s.columns) / 64, row = min(row_of(s, part, s.first + chunk, Codes::ROWS) + task % 4, m->rows - 1);
-			at = row * blocks + 8 * (right ? segment - s.segments : segment), end = row * blocks + blocks, slot = unit * 4 * Codes::STRIDE + task % 4;
+		__device__ Task(const Stream *phase, bool kept, int task) {
+			slot = task / 4 * 4 * Codes::STRIDE + task % 4;
+			const int all = count(*phase);
+			if (task >= all) {
+				task -= all, phase++;
+				s = 0;
+				if (!kept || task >= count(*phase)) return;
+			}
+			s = phase;
+			const int unit = task / 4, chunk = divide(unit, s->wide_inverse), segment = unit - chunk * s->wide, part = part_of(*s, s->first + chunk);
+			const bool right = segment >= s->segments;
+			m = right ? &s->beside : &s->part[part];
+			const int blocks = (right ? s->beside_columns : s->columns) / 64, row = row_of(*s, part, s->first + chunk, Codes::ROWS) + task % 4;
+			at = row * blocks + 8 * (right ? segment - s->segments : segment), end = row * blocks + blocks;
 		}
-		__device__ bool together(const Stream &s) const { return m->nested && s.block_shift == 0 && s.nested_shift >= 3 && at % 8 == 0 && at + 8 <= end; }
+		__device__ bool together() const { return m->nested && s->block_shift == 0 && s->nested_shift >= 3 && at % 8 == 0 && at + 8 <= end; }
 	};
-	__device__ void ask(const Stream &s) {
+	__device__ void ask(const Stream *phase, bool kept) {
 #pragma unroll
 		for (int n = 0; n < TASKS; n++) {
-			const int task = threadIdx.x + n * THREADS;
-			if (s.kind != CODES || task >= s.chunks * s.wide * 4) return;
-			const Task t(s, task);
-			if (t.together(s)) codes[n] = *(const uint2 *)((const char *)t.m->absmax + t.at), nested[n] = t.m->nested[t.at >> s.nested_shift];
+			const Task t(phase, kept, threadIdx.x + n * THREADS);
+			if (!t.s || !t.together()) continue;
+			copy<8>(codes + n * THREADS + threadIdx.x, (const char *)t.m->absmax + t.at, true);
+			nested[n] = t.m->nested[t.at >> t.s->nested_shift];
 		}
 	}
-	__device__ void put(const Stream &s, float *scales, const float *map) const {
+	__device__ void put(const Stream *phase, bool kept, float *scales, const float *map) const {
+		await_copies();
 #pragma unroll
 		for (int n = 0; n < TASKS; n++) {
-			const int task = threadIdx.x + n * THREADS;
-			if (s.kind != CODES || task >= s.chunks * s.wide * 4) return;
-			const Task t(s, task);
-			if (!t.together(s)) apart(s, t, scales, map);
-			else
+			const Task t(phase, kept, threadIdx.x + n * THREADS);
+			if (!t.s) return;
+			if (!t.together()) {
+				apart(t, scales, map);
+				continue;
+			}
+			const uint2 eight = codes[n * THREADS + threadIdx.x];
+			const float offset = t.m->offset;
 #pragma unroll
-				for (int i = 0; i < 8; i++) scales[t.slot + 4 * i] = fmaf(map[(i < 4 ? codes[n].x >> 8 * i : codes[n].y >> 8 * (i - 4)) & 255], nested[n], t.m->offset);
+			for (int i = 0; i < 8; i++) scales[t.slot + 4 * i] = fmaf(map[(i < 4 ? eight.x >> 8 * i : eight.y >> 8 * (i - 4)) & 255], nested[n], offset);
 		}
-		for (int task = threadIdx.x + TASKS * THREADS; task < s.chunks * s.wide * 4; task += THREADS) apart(s, Task(s, task), scales, map);
+		for (int task = threadIdx.x + TASKS * THREADS;; task += THREADS) {
+			const Task t(phase, kept, task);
+			if (!t.s) return;
+			apart(t, scales, map);
+		}
 	}
-	__device__ static void apart(const Stream &s, const Task &t, float *scales, const float *map) {
+	__device__ static void apart(const Task &t, float *scales, const float *map) {
 		for (int i = 0; i < 8; i++) {
-			const int block = (t.at + i) >> s.block_shift;
+			const int block = (t.at + i) >> t.s->block_shift;
 			float scale = 0;
-			if (t.at + i < t.end && t.m->nested) scale = fmaf(map[((const uint8_t *)t.m->absmax)[block]], t.m->nested[block >> s.nested_shift], t.m->offset);
+			if (t.at + i < t.end && t.m->nested) scale = fmaf(map[((const uint8_t *)t.m->absmax)[block]], t.m->nested[block >> t.s->nested_shift], t.m->offset);
 			else if (t.at + i < t.end) scale = ((const float *)t.m->absmax)[block];
 			scales[t.slot + 4 * i] = scale;
 		}
