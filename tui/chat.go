@@ -28,10 +28,10 @@ type answer struct {
 	Reason  string             `json:"reason,omitempty"`
 	Timing  *client.ChatTiming `json:"timing,omitempty"`
 
-	back    int      // lines that the view is above the end
-	wrapped []string // of Text, for the width and length below
-	width   int
-	length  int
+	back    int // lines that the view is above the end
+	flow    flow
+	wrapped []string // what flow made of Text
+	marks   marks
 }
 
 func (a *answer) ended() bool {
@@ -86,12 +86,6 @@ func (c *chat) load(dir string, settings *config.Config) {
 			results = filepath.Join(dir, results)
 		}
 		c.folder = filepath.Join(results, "chats")
-	}
-}
-
-func (c *chat) stale() {
-	for _, a := range c.exchange.Answers {
-		a.wrapped = nil
 	}
 }
 
@@ -318,22 +312,23 @@ func (c *chat) column(m *model, at, w, h int) []string {
 			lines = append(lines, t.line(w).add(bad, " "+text).String())
 		}
 	}
-	if a.wrapped == nil || a.width != w || a.length != len(a.Text) {
-		a.wrapped, a.width, a.length = wrap(strings.TrimSpace(t.safeLines(a.Text)), max(w-2, 1)), w, len(a.Text)
-	}
-	differs := func(rune) role { return plain }
-	base := c.exchange.Answers[0]
-	if c.diff && a.Variant != "base" && base.Text != "" {
-		differs = marker(strings.TrimSpace(t.safeLines(base.Text)), strings.TrimSpace(t.safeLines(a.Text)))
-	}
+	a.wrapped = a.flow.lines(t, a.Text, max(w-2, 1))
 	from := c.top(a, room)
-	for i, text := range a.wrapped {
-		l := t.line(w).add(plain, " ")
-		for piece, r := range pieces(text, differs) {
-			l.add(r, piece)
+	base := c.exchange.Answers[0]
+	if !c.diff || a == base || base.Text == "" {
+		for _, text := range a.wrapped[from:min(len(a.wrapped), from+room)] {
+			lines = append(lines, t.line(w).add(plain, " ").add(plain, text).String())
 		}
-		if i >= from && len(lines) < 1+room {
-			lines = append(lines, l.String())
+	} else {
+		differs := a.marks.against(t, base.Text, a.Text)
+		for i, text := range a.wrapped {
+			l := t.line(w).add(plain, " ")
+			for piece, r := range pieces(text, differs) {
+				l.add(r, piece)
+			}
+			if i >= from && len(lines) < 1+room {
+				lines = append(lines, l.String())
+			}
 		}
 	}
 	lines = m.block(lines, w, 1+room)

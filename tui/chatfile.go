@@ -42,6 +42,7 @@ func (e exchange) copy() exchange {
 	e.Answers = nil
 	for _, a := range answers {
 		b := *a
+		b.flow, b.wrapped, b.marks = flow{}, nil, marks{}
 		e.Answers = append(e.Answers, &b)
 	}
 	return e

@@ -9,8 +9,31 @@ import (
 // diffLimit bounds the words that are compared, so that a long answer cannot hold up the keys.
 const diffLimit = 800
 
-// marker tells for each character of text that is no space, in order, whether its word is one that base lacks.
-func marker(base, text string) func(rune) role {
+// marks are what differs between two texts that only grow, found anew when one of them has.
+type marks struct {
+	base, text int // the lengths for which roles were found
+	theme      *theme
+	roles      []role
+}
+
+// against gives a function that tells for each character of text that is no space, in order, whether its word is one that
+// base lacks. Both texts are untrusted.
+func (m *marks) against(t *theme, base, text string) func(rune) role {
+	if m.theme != t || m.base != len(base) || m.text != len(text) {
+		*m = marks{len(base), len(text), t, compare(t.safeLines(base), t.safeLines(text))}
+	}
+	at := 0
+	return func(c rune) role {
+		if unicode.IsSpace(c) || at >= len(m.roles) {
+			return plain
+		}
+		at++
+		return m.roles[at-1]
+	}
+}
+
+// compare is for each character of text that is no space whether its word is one that base lacks.
+func compare(base, text string) (marks []role) {
 	a, b := strings.Fields(base), strings.Fields(text)
 	a, all := a[:min(len(a), diffLimit)], b
 	b = b[:min(len(b), diffLimit)]
@@ -27,7 +50,6 @@ func marker(base, text string) func(rune) role {
 			}
 		}
 	}
-	var marks []role
 	i, j := 0, 0
 	for _, word := range all {
 		r := added
@@ -42,14 +64,7 @@ func marker(base, text string) func(rune) role {
 			marks = append(marks, r)
 		}
 	}
-	at := 0
-	return func(c rune) role {
-		if unicode.IsSpace(c) || at >= len(marks) {
-			return plain
-		}
-		at++
-		return marks[at-1]
-	}
+	return marks
 }
 
 // pieces are the parts of a line that look the same.

@@ -25,7 +25,12 @@ func (m *model) header(w int) string {
 	case m.o.Replay:
 		return l.add(dim, " "+t.glyph.dot+" recording of "+t.safe(m.dir)).right(dim, m.clock.Local().Format("15:04:05")+" ").String()
 	case m.lost != "":
-		return l.add(bad, " "+t.glyph.dot+" no worker: "+t.safe(m.lost)).right(accent, m.keyOf("worker")+" resumes ").String()
+		offer := m.keyOf("worker") + " starts one "
+		if m.first != nil {
+			offer = m.keyOf("worker") + " resumes "
+		}
+		why := " " + t.glyph.dot + " no worker: " + t.safe(m.lost)
+		return l.add(bad, t.fit(why, max(w-l.used-columns(offer)-1, 0))).right(accent, offer).String()
 	case m.opening:
 		return l.add(warn, " "+t.glyph.dot+" starting the worker").String()
 	case m.worker == nil:

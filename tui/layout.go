@@ -251,7 +251,6 @@ func (m *model) openStage(i int) tea.Cmd {
 
 func (m *model) toggleZoom() tea.Cmd {
 	m.zoomed = !m.zoomed
-	m.chat.stale()
 	return nil
 }
 

@@ -129,7 +129,6 @@ func (m *model) readConfig() {
 
 func (m *model) restyle() {
 	m.theme = newTheme(m.profile, m.dark, asciiOnly(m.environ) || m.config != nil && m.config.Workbench.ASCII)
-	m.chat.stale()
 }
 
 // tickMsg is the passing of a second while something runs.
@@ -191,7 +190,6 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		m.start()
 	case tea.WindowSizeMsg:
 		m.width, m.height = msg.Width, msg.Height
-		m.chat.stale()
 	case tea.ColorProfileMsg:
 		m.profile = msg.Profile
 		m.restyle()

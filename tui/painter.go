@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -27,6 +28,7 @@ type painter struct {
 	changes       bytes.Buffer
 	width, height int
 	content       string
+	lines         []string // of content
 	cursor        tea.Cursor
 	shown         bool // the cursor is
 	mouse         bool
@@ -47,7 +49,6 @@ func newPainter(in, out any, environment []string) (*painter, error) {
 	p.diff.SetFullscreen(true)
 	p.diff.SetRelativeCursor(false)
 	p.diff.SetTabStops(-1)
-	p.diff.SetScrollOptim(true)
 	p.cells = uv.NewScreenBuffer(0, 0)
 	_, err := io.WriteString(p.out, ansi.SetModeAltScreenSaveCursor+ansi.ResetModeTextCursorEnable+ansi.SetModeBracketedPaste+ansi.EraseEntireScreen)
 	return p, err
@@ -89,9 +90,7 @@ func (p *painter) paint(content string, cursor *tea.Cursor, width, height int, m
 		p.cells.Resize(width, height)
 	}
 	if resized || content != p.content {
-		p.content = content
-		p.cells.Clear()
-		uv.NewStyledString(content).Draw(p.cells, p.cells.Bounds())
+		p.draw(content, resized)
 		p.diff.Render(p.cells.RenderBuffer)
 	}
 	if cursor != nil {
@@ -130,6 +129,28 @@ func (p *painter) paint(content string, cursor *tea.Cursor, width, height int, m
 		}
 	}
 	p.out.Write(out.Bytes())
+}
+
+// scrollFrom is from how many changed lines on it is tried whether others have only moved, which takes a look at all lines.
+const scrollFrom = 4
+
+// draw puts the lines of a frame that are not those of the frame before into the cells, or all of them.
+func (p *painter) draw(content string, all bool) {
+	former := p.lines
+	p.content, p.lines = content, strings.Split(content, "\n")
+	changed := 0
+	for y, line := range p.lines {
+		if all || y >= len(former) || line != former[y] {
+			uv.NewStyledString(line).Draw(p.cells, uv.Rect(0, y, p.width, 1))
+			changed++
+		}
+	}
+	p.diff.SetScrollOptim(changed >= scrollFrom)
+	if changed >= scrollFrom {
+		for y := range p.height {
+			p.cells.TouchLine(0, y, p.width)
+		}
+	}
 }
 
 // close gives the terminal back as it was.

@@ -159,7 +159,9 @@ func wrap(text string, width int) (lines []string) {
 			}
 			if head == "" { // a wide character in a single column
 				_, n := utf8.DecodeRuneInString(paragraph)
-				lines, paragraph = append(lines, "?"), paragraph[n:]
+				if lines, paragraph = append(lines, "?"), strings.TrimPrefix(paragraph[n:], " "); paragraph == "" {
+					break
+				}
 				continue
 			}
 			rest := paragraph[len(head):]
