@@ -3,26 +3,46 @@ package main
 import (
 	"bufio"
 	"bytes"
-
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"testing"
 
 	"quartet/demo"
 	"quartet/safetensors"
 )
 
-// program builds quartet once for the tests that run it as a process.
+// builtIn is the folder of the program that the tests run as a process.
+var builtIn string
+
+func TestMain(m *testing.M) {
+	var err error
+	if builtIn, err = os.MkdirTemp("", "quartet-test-"); err != nil {
+		panic(err)
+	}
+	status := m.Run()
+	os.RemoveAll(builtIn)
+	os.Exit(status)
+}
+
+// program is the program's path; the first test that asks builds it.
 func program(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "quartet")
-	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	if err := build(); err != nil {
+		t.Fatal(err)
 	}
-	return path
+	return filepath.Join(builtIn, "quartet")
 }
+
+var build = sync.OnceValue(func() error {
+	if out, err := exec.Command("go", "build", "-o", builtIn, ".").CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return nil
+})
 
 // smallWorkspace is the demo's workspace cut down to a run of seconds, with a checkpoint every second step.
 func smallWorkspace(t *testing.T) string {
@@ -31,13 +51,20 @@ func smallWorkspace(t *testing.T) string {
 	if err := demo.WriteWorkspace(dir); err != nil {
 		t.Fatal(err)
 	}
+	set(t, dir, map[string]string{"num_samples": "24", "num_epochs": "1", "held_out": "2", "max_new_tokens": "6",
+		"save_strategy": `"steps"`, "save_steps": "2", "warmup_steps": "2"})
+	return dir
+}
+
+// set changes settings of a workspace.
+func set(t *testing.T, dir string, settings map[string]string) {
+	t.Helper()
 	path := filepath.Join(dir, "config.toml")
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for key, value := range map[string]string{"num_samples": "24", "num_epochs": "1", "held_out": "2", "max_new_tokens": "6",
-		"save_strategy": `"steps"`, "save_steps": "2", "warmup_steps": "2"} {
+	for key, value := range settings {
 		line := regexp.MustCompile(`(?m)^` + key + ` = .*$`)
 		if !line.Match(text) {
 			t.Fatalf("the demo's config.toml has no %s", key)
@@ -47,7 +74,6 @@ func smallWorkspace(t *testing.T) string {
 	if err := os.WriteFile(path, text, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	return dir
 }
 
 // artefacts are the files that must come out bit by bit the same, whatever happened on the way.
