@@ -1,4 +1,4 @@
-// Package hub brings models and datasets of the Hugging Face Hub to this machine.
+// Package hub brings models and datasets of the Hugging Face Hub to this machine, and uploads folders to it and to other places.
 //
 // What it downloads lies in the cache that Python's huggingface_hub uses too, in the same layout and under the same locks,
 // so that neither fetches what the other has. Files come in parallel parts; how far each part has come is on disk, and a

@@ -185,7 +185,7 @@ func (s *server) batch(w http.ResponseWriter, r *http.Request, body []byte) {
 			}
 			header := map[string]any{"chunk_size": strconv.Itoa(s.chunk)}
 			for i := range count(int64(o.Size), int64(s.chunk)) {
-				header[strconv.Itoa(i+1)] = link(i + 1)
+				header[fmt.Sprintf("%05d", i+1)] = link(i + 1)
 			}
 			upload = map[string]any{"href": s.hub.URL + "/complete?uploadId=" + t.upload + "&" + signed, "header": header}
 		}
