@@ -101,7 +101,7 @@ func trained(t *testing.T, dir string) (runs [][]int) {
 // an undisturbed run.
 func TestWorkerKilled(t *testing.T) {
 	quartet := program(t)
-	settings := map[string]string{"num_samples": "120", "num_epochs": "2"}
+	settings := map[string]string{"num_samples": "100"}
 	want := undisturbed(t, quartet, settings)
 	dir := smallWorkspace(t)
 	set(t, dir, settings)
@@ -115,7 +115,7 @@ func TestWorkerKilled(t *testing.T) {
 		steps := 0
 		err := c.Events(t.Context(), 0, func(n client.Numbered) error {
 			if n.Event.Kind == event.TrainStep {
-				if steps++; steps == 20 {
+				if steps++; steps == 8 {
 					close(sawStep)
 				}
 			}
@@ -165,7 +165,7 @@ func TestWorkerKilled(t *testing.T) {
 		t.Error("the adapter differs from an undisturbed run's")
 	}
 	runs := trained(t, dir)
-	if len(runs) != 2 || len(runs[0]) < 20 || runs[1][0] < 2 || runs[1][0] > runs[0][len(runs[0])-1]+1 || runs[1][len(runs[1])-1] != 60 {
+	if len(runs) != 2 || len(runs[0]) < 8 || runs[1][0] < 2 || runs[1][0] > runs[0][len(runs[0])-1]+1 || runs[1][len(runs[1])-1] != 25 {
 		t.Errorf("the runs trained the steps %v", runs)
 	}
 }
