@@ -21,6 +21,8 @@ import (
 type painter struct {
 	mu            sync.Mutex
 	out           io.Writer
+	environment   []string
+	colours       colorprofile.Profile
 	tty           *os.File // whose mode was changed, nil for none
 	former        *term.State
 	diff          *uv.TerminalRenderer
@@ -37,7 +39,7 @@ type painter struct {
 
 // newPainter takes the terminal over: raw input, the alternate screen, no cursor.
 func newPainter(in, out any, environment []string) (*painter, error) {
-	p := &painter{out: out.(io.Writer)}
+	p := &painter{out: out.(io.Writer), environment: environment, colours: colorprofile.TrueColor}
 	if f, ok := in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		former, err := term.MakeRaw(int(f.Fd()))
 		if err != nil {
@@ -45,11 +47,7 @@ func newPainter(in, out any, environment []string) (*painter, error) {
 		}
 		p.tty, p.former = f, former
 	}
-	p.diff = uv.NewTerminalRenderer(&p.changes, environment)
-	p.diff.SetFullscreen(true)
-	p.diff.SetRelativeCursor(false)
-	p.diff.SetTabStops(-1)
-	p.cells = uv.NewScreenBuffer(0, 0)
+	p.begin()
 	_, err := io.WriteString(p.out, ansi.SetModeAltScreenSaveCursor+ansi.ResetModeTextCursorEnable+ansi.SetModeBracketedPaste+ansi.EraseEntireScreen)
 	return p, err
 }
@@ -64,6 +62,7 @@ func (p *painter) raw(text string) {
 func (p *painter) profile(profile colorprofile.Profile) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.colours = profile
 	p.diff.SetColorProfile(profile)
 }
 
@@ -84,10 +83,7 @@ func (p *painter) paint(content string, cursor *tea.Cursor, width, height int, m
 	}
 	if resized {
 		p.width, p.height = width, height
-		p.diff.Erase()
-		p.diff.Resize(width, height)
-		p.cells.Touched = nil
-		p.cells.Resize(width, height)
+		p.begin()
 	}
 	if resized || content != p.content {
 		p.draw(content, resized)
@@ -129,6 +125,18 @@ func (p *painter) paint(content string, cursor *tea.Cursor, width, height int, m
 		}
 	}
 	p.out.Write(out.Bytes())
+}
+
+// begin forgets what is on the screen. The renderer is a new one for each size: one whose screen has become wider takes the
+// columns that it has drawn there to be empty.
+func (p *painter) begin() {
+	p.diff = uv.NewTerminalRenderer(&p.changes, p.environment)
+	p.diff.SetFullscreen(true)
+	p.diff.SetRelativeCursor(false)
+	p.diff.SetTabStops(-1)
+	p.diff.SetColorProfile(p.colours)
+	p.diff.Erase()
+	p.cells = uv.NewScreenBuffer(p.width, p.height)
 }
 
 // scrollFrom is from how many changed lines on it is tried whether others have only moved, which takes a look at all lines.
