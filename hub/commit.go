@@ -73,8 +73,11 @@ func (r *Repository) push(ctx context.Context) error {
 	var made struct{ CommitOID string }
 	_, err = r.c.exchange(ctx, request{method: http.MethodPost, to: at, header: http.Header{"Content-Type": {"application/x-ndjson"}}, body: body, size: int64(size)},
 		&made, func(resp *http.Response) error {
-			if resp.StatusCode == http.StatusPreconditionFailed || resp.StatusCode == http.StatusConflict {
+			switch resp.StatusCode {
+			case http.StatusPreconditionFailed, http.StatusConflict:
 				return errMoved
+			case http.StatusBadRequest, http.StatusUnprocessableEntity:
+				return fmt.Errorf("the hub answered %d to the files; check the lines between --- in README.md, if that is among them", resp.StatusCode)
 			}
 			return r.refusal(resp)
 		})

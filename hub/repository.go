@@ -115,8 +115,11 @@ func (r *Repository) create(ctx context.Context, public bool) error {
 	owner, name, _ := strings.Cut(r.repo.Name, "/")
 	wanted := map[string]any{"type": "model", "organization": owner, "name": name, "private": !public}
 	err = r.c.post(ctx, at, jsonType, wanted, nil, func(resp *http.Response) error {
-		if resp.StatusCode == http.StatusConflict {
+		switch resp.StatusCode {
+		case http.StatusConflict:
 			return errThere
+		case http.StatusBadRequest, http.StatusUnprocessableEntity:
+			return errors.New("the hub takes no repository of that name; choose another")
 		}
 		return r.refusal(resp)
 	})

@@ -460,7 +460,9 @@ func TestUploadRefusals(t *testing.T) {
 	}{
 		{"/create", "", 401, open + "the hub does not take the token; " + token},
 		{"/create", "", 403, open + "the token may not write there; " + token},
-		{"/create", "", 400, open + "HOST answered 400, which is no answer of a hub; check HF_ENDPOINT and the proxy"},
+		{"/create", "", 400, open + "the hub takes no repository of that name; choose another"},
+		{"/create", "", 418, open + "HOST answered 418, which is no answer of a hub; check HF_ENDPOINT and the proxy"},
+		{"/create", "verysecret", 503, open + "HOST answered 503; 6 tries failed, run again to go on from here"},
 		{"/preupload/", "", 403, put + "the token may not write there; " + token},
 		{"/preupload/", "", 404, put + "there is no such repository, or the token may not see it; check the name and HF_TOKEN"},
 		{"/preupload/", "", 303, put + "HOST answered 303 to what was sent; check HF_ENDPOINT and the proxy"},
@@ -468,6 +470,7 @@ func TestUploadRefusals(t *testing.T) {
 		{"/batch", "", 413, "upload adapter.safetensors to hf://org/new: the file is larger than the hub takes; split it into shards"},
 		{"/up", "", 418, "upload adapter.safetensors to hf://org/new: STORE answered 418, which is no answer of the hub's storage; check the proxy"},
 		{"/up", "", 503, "upload adapter.safetensors to hf://org/new: STORE answered 503; 6 tries failed, run again to go on from here"},
+		{"/commit/", "", 400, commit + "the hub answered 400 to the files; check the lines between --- in README.md, if that is among them"},
 		{"/commit/", "", 402, commit + "the storage of org is full; free some, or get more at HUB/settings/billing, and run again to go on from here"},
 		{"/commit/", "", 500, commit + "HOST answered 500; 6 tries failed, run again to go on from here"},
 	} {
