@@ -293,6 +293,9 @@ func (s *stream) signal() {
 	}
 }
 
+// sendEvery is the least time between two sendings of answers, because every one wakes the client up; nobody reads faster.
+const sendEvery = 40 * time.Millisecond
+
 // send writes what is added, until the end or the client's.
 func (s *stream) send(rw http.ResponseWriter) error {
 	flush, encode := http.NewResponseController(rw), json.NewEncoder(rw)
@@ -314,6 +317,9 @@ func (s *stream) send(rw http.ResponseWriter) error {
 		}
 		if ended {
 			return nil
+		}
+		if s.begun {
+			time.Sleep(sendEvery)
 		}
 	}
 	return nil
