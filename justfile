@@ -79,3 +79,11 @@ tui-picture: demo
 # a user of the workbench, played in tmux from the first screen to the export
 robot: build
     scripts/robot.sh ./quartet
+
+# 100 clients of one training killed at random moments, by SIGHUP, SIGKILL and closed terminals in turn: a minute or two
+kills:
+    QUARTET_KILLS=100 go test . -run '^TestClientsKilled$' -count=1 -v -timeout 20m
+
+# the worker, the workbench and what they share under the race detector; needs a C compiler
+race:
+    CGO_ENABLED=1 go test -race ./worker/... ./tui/... ./event/... ./console/...
