@@ -98,9 +98,9 @@ func (r *Repository) open(ctx context.Context, public bool) error {
 	case private == nil || *private != public:
 		return nil
 	case public:
-		return fmt.Errorf("it is there already, and private; make it public at %s/settings, or ask for a private one", r.Page())
+		return fmt.Errorf("it is there already, and private; make it public at %s/settings, or upload without --public", r.Page())
 	default:
-		return fmt.Errorf("it is there already, and public; make it private at %s/settings, or ask for a public one", r.Page())
+		return fmt.Errorf("it is there already, and public; make it private at %s/settings, or upload with --public", r.Page())
 	}
 }
 

@@ -509,10 +509,16 @@ func TestUploadRefusals(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	s.missing, s.private = false, false
-	want = open + "it is there already, and public; make it private at " + s.hub.URL + "/org/new/settings, or ask for a public one"
+	want = open + "it is there already, and public; make it private at " + s.hub.URL + "/org/new/settings, or upload with --public"
 	if _, err := upload(context.Background(), s.uploader(nil), dir, t.TempDir()); err == nil || err.Error() != want {
 		t.Errorf("%v", err)
 	}
+	s.private = true
+	want = open + "it is there already, and private; make it public at " + s.hub.URL + "/org/new/settings, or upload without --public"
+	if _, err := OpenRepository(context.Background(), "hf://org/new", t.TempDir(), s.uploader(nil), true); err == nil || err.Error() != want {
+		t.Errorf("%v", err)
+	}
+	s.private = false
 	if r, err := OpenRepository(context.Background(), "hf://org/new/", t.TempDir(), s.uploader(nil), true); err != nil || r.Page() != s.hub.URL+"/org/new" || r.String() != "hf://org/new" {
 		t.Errorf("%v %v", r, err)
 	}
