@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"quartet/event"
 	"quartet/worker/client"
@@ -88,13 +89,13 @@ func (r *order) attached(ctx context.Context, c *client.Client, sink event.Sink,
 // follow shows what happens after an event until a run ends, and returns that run's error.
 func follow(ctx context.Context, c *client.Client, after int64, sink event.Sink) error {
 	var ended error
-	err := c.Events(ctx, after, func(n client.Numbered) error {
-		sink(n.Event)
-		if n.Event.Kind != event.RunDone {
+	err := visitEvents(ctx, c, after, func(e event.Event) error {
+		sink(e)
+		if e.Kind != event.RunDone {
 			return nil
 		}
-		if n.Event.Text != "" {
-			ended = errors.New(n.Event.Text)
+		if e.Text != "" {
+			ended = errors.New(e.Text)
 		}
 		return errOver
 	})
@@ -106,3 +107,31 @@ func follow(ctx context.Context, c *client.Client, after int64, sink event.Sink)
 
 // errOver ends the following of a run that has ended.
 var errOver = errors.New("over")
+
+// visitEvents gives what happens after the event of a number to visit, until visit's error or the connection's. Where the terminal
+// was too slow for all of it, it goes on with what the worker remembers.
+func visitEvents(ctx context.Context, c *client.Client, after int64, visit func(event.Event) error) error {
+	var last time.Time
+	for {
+		err := c.Events(ctx, after, func(n client.Numbered) error {
+			last = n.Event.Time
+			return visit(n.Event)
+		})
+		if !errors.Is(err, client.ErrBehind) {
+			return err
+		}
+		snap, err := c.Snapshot(ctx)
+		if err != nil {
+			return err
+		}
+		after = snap.Seq
+		for _, e := range snap.Recent {
+			if !e.Time.After(last) {
+				continue
+			}
+			if err := visit(e); err != nil {
+				return err
+			}
+		}
+	}
+}

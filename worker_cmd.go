@@ -75,8 +75,8 @@ func runAttach(ctx context.Context, args []string, std streams) error {
 	for _, e := range newestRun(snap) {
 		show(e)
 	}
-	err = c.Events(ctx, snap.Seq, func(n client.Numbered) error {
-		show(n.Event)
+	err = visitEvents(ctx, c, snap.Seq, func(e event.Event) error {
+		show(e)
 		return nil
 	})
 	if ctx.Err() != nil {

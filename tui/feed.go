@@ -59,25 +59,35 @@ type (
 )
 
 // follow opens the worker and tells post of everything that happens to the workspace, until the worker is gone or ctx ends.
+// Where the terminal is too slow for all of it, it begins anew with a snapshot.
 func follow(ctx context.Context, feed int, open func(context.Context) (Worker, error), post func(tea.Msg)) {
 	worker, err := open(ctx)
-	if err != nil {
-		post(goneMsg{feed, err})
-		return
+	for err == nil {
+		var snap *client.Snapshot
+		if snap, err = worker.Snapshot(ctx); err != nil {
+			break
+		}
+		post(openedMsg{feed, worker, stateOf(snap)})
+		if err = relay(ctx, feed, worker, snap.Seq, post); errors.Is(err, client.ErrBehind) {
+			err = nil
+		} else if err == nil {
+			err = errors.New("the worker has ended")
+		}
 	}
-	snap, err := worker.Snapshot(ctx)
-	if err != nil {
+	if ctx.Err() == nil {
 		post(goneMsg{feed, err})
-		return
 	}
-	post(openedMsg{feed, worker, stateOf(snap)})
+}
+
+// relay tells post of the events after a number until there are no more.
+func relay(ctx context.Context, feed int, worker Worker, after int64, post func(tea.Msg)) error {
 	events := make(chan client.Numbered)
 	done := make(chan struct{})
 	go func() {
 		batch(events, func(all []client.Numbered) { post(eventsMsg{feed, all}) })
 		close(done)
 	}()
-	err = worker.Events(ctx, snap.Seq, func(e client.Numbered) error {
+	err := worker.Events(ctx, after, func(e client.Numbered) error {
 		select {
 		case events <- e:
 			return nil
@@ -87,10 +97,5 @@ func follow(ctx context.Context, feed int, open func(context.Context) (Worker, e
 	})
 	close(events)
 	<-done
-	if err == nil {
-		err = errors.New("the worker has ended")
-	}
-	if ctx.Err() == nil {
-		post(goneMsg{feed, err})
-	}
+	return err
 }

@@ -203,7 +203,7 @@ func TestCurve(t *testing.T) {
 
 // TestStreamJoinsWhatWaits adds an answer of many pieces that nobody reads.
 func TestStreamJoinsWhatWaits(t *testing.T) {
-	s := newStream()
+	s := newStream(joinAnswers)
 	for range 1000 {
 		for _, v := range []string{"base", "lora"} {
 			s.add(client.ChatEvent{Variant: v, State: "decoding", Text: "é"})

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 
 	"quartet/event"
@@ -92,7 +91,7 @@ func refuse(rw http.ResponseWriter, err error) {
 }
 
 // events sends a client what happens, from after the event of a number on, until it goes or the worker ends. A client that
-// reads slowly misses progress that newer progress replaces.
+// reads slowly misses progress that newer progress replaces; one that misses more than that is told to begin anew.
 func (w *worker) events(rw http.ResponseWriter, q *http.Request) {
 	seq, err := strconv.ParseInt(q.URL.Query().Get("after"), 10, 64)
 	if err != nil {
@@ -107,6 +106,7 @@ func (w *worker) events(rw http.ResponseWriter, q *http.Request) {
 	for {
 		events, wake, ended, err := w.feed.after(seq)
 		if err != nil {
+			encode.Encode(client.Behind{Behind: true})
 			return
 		}
 		for _, e := range events {
@@ -154,18 +154,16 @@ func (w *worker) chat(rw http.ResponseWriter, q *http.Request) {
 		refuse(rw, err)
 		return
 	}
-	defer over()
+	s := newStream(joinAnswers)
 	ctx, cancel := w.bound(q.Context())
-	defer cancel()
-	s := newStream()
 	done := make(chan error, 1)
 	go func() {
+		defer over()
 		done <- w.answer(ctx, r, s.add)
 		s.end()
 	}()
 	err = s.send(rw)
 	cancel()
-	s.end()
 	if failed := <-done; failed != nil && err == nil && !s.begun {
 		refuse(rw, failed)
 	}
@@ -186,26 +184,25 @@ func (w *worker) measure(rw http.ResponseWriter, q *http.Request) {
 		refuse(rw, err)
 		return
 	}
-	defer over()
+	s := newStream(joinProgress)
 	ctx, cancel := w.bound(q.Context())
 	defer cancel()
-	open, leave := w.backend()
-	defer leave()
-	flush, encode := http.NewResponseController(rw), json.NewEncoder(rw)
-	tell := func(e event.Event) {
-		if encode.Encode(e) != nil || flush.Flush() != nil {
-			cancel()
+	go func() {
+		defer over()
+		defer s.end()
+		open, leave := w.backend()
+		defer leave()
+		results, err := pipeline.Measure(ctx, workspace, pipeline.Options{Turn: &w.device.turn, Backend: open}, r.Variants, s.add)
+		last := event.Event{Time: time.Now(), Kind: event.Results, Stage: pipeline.Evaluate}
+		if err == nil {
+			last.Results, err = json.Marshal(results)
 		}
-	}
-	results, err := pipeline.Measure(ctx, workspace, pipeline.Options{Turn: &w.device.turn, Backend: open}, r.Variants, tell)
-	last := event.Event{Time: time.Now(), Kind: event.Results, Stage: pipeline.Evaluate}
-	if err == nil {
-		last.Results, err = json.Marshal(results)
-	}
-	if err != nil {
-		last.Kind, last.Text = event.StageFailed, err.Error()
-	}
-	tell(last)
+		if err != nil {
+			last.Kind, last.Text = event.StageFailed, err.Error()
+		}
+		s.add(last)
+	}()
+	s.send(rw)
 }
 
 // bound is a request's context that also ends with the worker.
@@ -241,86 +238,4 @@ func (w *worker) report(workspace *pipeline.Workspace, history bool) ([]string, 
 		return nil, errBusy
 	}
 	return pipeline.Report(workspace, w.lock, history)
-}
-
-// stream is the answers on their way to one client. What it has not read yet is joined, so that it holds no more than the
-// answers' text however slowly it reads, and the answers don't wait for it.
-type stream struct {
-	mu      sync.Mutex
-	waiting []client.ChatEvent
-	wake    chan struct{} // holds one token while there may be something to send
-	ended   bool
-	begun   bool // something was sent
-}
-
-func newStream() *stream { return &stream{wake: make(chan struct{}, 1)} }
-
-// add takes a piece of an answer.
-func (s *stream) add(e client.ChatEvent) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i := len(s.waiting) - 1; i >= 0; i-- {
-		last := &s.waiting[i]
-		if last.Variant != e.Variant {
-			continue
-		}
-		if last.State == e.State {
-			last.Text += e.Text
-			if e.Timing != nil {
-				last.Timing = e.Timing
-			}
-			e.Variant = ""
-		}
-		break
-	}
-	if e.Variant != "" {
-		s.waiting = append(s.waiting, e)
-	}
-	s.signal()
-}
-
-func (s *stream) end() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ended = true
-	s.signal()
-}
-
-func (s *stream) signal() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
-// sendEvery is the least time between two sendings of answers, because every one wakes the client up; nobody reads faster.
-const sendEvery = 40 * time.Millisecond
-
-// send writes what is added, until the end or the client's.
-func (s *stream) send(rw http.ResponseWriter) error {
-	flush, encode := http.NewResponseController(rw), json.NewEncoder(rw)
-	for range s.wake {
-		s.mu.Lock()
-		events, ended := s.waiting, s.ended
-		s.waiting = nil
-		s.mu.Unlock()
-		for _, e := range events {
-			s.begun = true
-			if err := encode.Encode(e); err != nil {
-				return err
-			}
-		}
-		if s.begun {
-			if err := flush.Flush(); err != nil {
-				return err
-			}
-		}
-		if ended {
-			return nil
-		}
-		if s.begun {
-			time.Sleep(sendEvery)
-		}
-	}
-	return nil
 }

@@ -31,6 +31,10 @@ var ErrNone = errors.New("no worker runs in this workspace; `quartet run` starts
 // ErrLost is wrapped by the error of a stream whose worker went away.
 var ErrLost = errors.New("the worker is gone; what it had finished is kept, and the next run goes on from its last checkpoint")
 
+// ErrBehind is the error of Events for a client that has read so slowly that the worker no longer holds what comes next. A new
+// Snapshot, and the events after it, bring it up to date.
+var ErrBehind = errors.New("too slow to follow the worker; what was missed is in its journal")
+
 // Mismatch is the error of Dial for a worker of another version of the program.
 type Mismatch struct {
 	Worker Info
@@ -87,14 +91,20 @@ func (c *Client) Snapshot(ctx context.Context) (*Snapshot, error) {
 	return &s, c.ask(ctx, "GET", "/snapshot", nil, &s)
 }
 
-// Events gives the events after a number to visit, until visit's error, ctx's, or one that wraps ErrLost.
+// Events gives the events after a number to visit, until visit's error, ctx's, ErrBehind, or one that wraps ErrLost.
 func (c *Client) Events(ctx context.Context, after int64, visit func(Numbered) error) error {
 	return c.stream(ctx, "GET", "/events?after="+strconv.FormatInt(after, 10), nil, func(line []byte) error {
-		var n Numbered
+		var n struct {
+			Numbered
+			Behind
+		}
 		if err := json.Unmarshal(line, &n); err != nil {
 			return fmt.Errorf("read the worker's events: %w", err)
 		}
-		return visit(n)
+		if n.Behind.Behind {
+			return ErrBehind
+		}
+		return visit(n.Numbered)
 	}, false)
 }
 

@@ -42,6 +42,11 @@ type Numbered struct {
 	Event event.Event `json:"event"`
 }
 
+// Behind is the last line of a stream of events that ends because the client has missed too much.
+type Behind struct {
+	Behind bool `json:"behind"`
+}
+
 // RunRequest asks for stages, as `quartet run` does.
 type RunRequest struct {
 	Stages []string `json:"stages,omitempty"` // none for all
