@@ -77,8 +77,8 @@ __device__ __forceinline__ void project(const Phase &p, const Stream &s, const c
 }
 
 // multiply goes through a warp's units. The sums of a chunk's rows that it has go into parts, behind those of the warps before.
-template <class M, bool CODED, int SLOTS>
-__device__ __forceinline__ void multiply(const Stream &s, Ring<CODED, SLOTS> &ring, const char *shared, float *parts, const float *scales) {
+template <bool CODED, class M, int SLOTS>
+__device__ __forceinline__ void multiply(const Stream &s, Ring<SLOTS> &ring, const char *shared, float *parts, const float *scales) {
 	const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 	Walk walk;
 	walk.enter(s);
@@ -91,8 +91,12 @@ __device__ __forceinline__ void multiply(const Stream &s, Ring<CODED, SLOTS> &ri
 	typename M::Unit unit, ahead;
 	if (M::AHEAD && walk.left > 0) M::read(unit, ring.await() + M::BYTES * lane);
 	while (walk.left > 0) {
-		if (!M::AHEAD) M::read(unit, ring.await() + M::BYTES * lane);
-		else if (walk.left > 1) M::read(ahead, ring.await_next() + M::BYTES * lane);
+		if (!M::AHEAD) {
+			const char *slot = ring.await();
+			__syncwarp(); // others have copied some of it
+			M::read(unit, slot + M::BYTES * lane);
+		}
+		if (M::AHEAD && walk.left > 1) M::read(ahead, ring.await_next() + M::BYTES * lane);
 		m.template multiply<CODED>(unit, shared, input, scale, lane);
 		ring.refill();
 		if (M::AHEAD) unit = ahead;
@@ -112,13 +116,15 @@ __device__ __forceinline__ float gelu_new(float x) { return 0.5f * x * (1 + tanh
 
 // Row is one of the block's rows, and what is added to its product.
 struct Row {
-	int row; // of all rows, -1 for none
+	int row, from, to; // of all rows, -1 for none; the warps that have parts of it
 	float bias, before;
 	// find finds the i-th of the block's rows.
 	template <int ROWS> __device__ void find(const Phase &p, const Stream &s, unsigned i) {
 		row = -1;
 		if (i >= s.chunks * ROWS) return;
-		const int chunk = s.first + i / ROWS, part = part_of(s, chunk);
+		const unsigned c = i / ROWS;
+		const int chunk = s.first + c, part = part_of(s, chunk);
+		from = divide((c * s.wide + 1) * WARPS - 1, s.units_inverse), to = min(divide((c + 1) * s.wide * WARPS - 1, s.units_inverse), WARPS - 1);
 		row = row_of(s, part, chunk, ROWS) + i % ROWS + (part > 0 ? s.part[0].rows : 0) + (part > 1 ? s.part[1].rows : 0), bias = p.bias[row];
 	}
 	__device__ void follow(const Phase &p) { before = row >= 0 && p.output == ADDED ? p.stream[row] : 0; }
@@ -133,8 +139,7 @@ __device__ __forceinline__ void finish(const Phase &p, const Stream &s, const St
 		if (i >= THREADS) mine.find<ROWS>(p, s, i), mine.follow(p);
 		const unsigned c = i / ROWS, row = mine.row;
 		float sum = mine.bias;
-		int from = divide((c * s.wide + 1) * WARPS - 1, s.units_inverse), to = divide((c + 1) * s.wide * WARPS - 1, s.units_inverse);
-		for (int w = from; w <= to && w < WARPS; w++) sum += parts[(c + w) * ROWS + i % ROWS];
+		for (int w = mine.from; w <= mine.to; w++) sum += parts[(c + w) * ROWS + i % ROWS];
 		if (p.output == PLAIN) { // attention adds the adapters
 			p.qkv[row] = sum;
 			continue;
@@ -155,7 +160,7 @@ __device__ __forceinline__ void finish(const Phase &p, const Stream &s, const St
 	__syncthreads();
 	if (best == highest) atomicMin(&lowest, best_id);
 	__syncthreads();
-	if (threadIdx.x == 0) p.best[blockIdx.x - s.attention_blocks] = highest, p.best_id[blockIdx.x - s.attention_blocks] = lowest;
+	if (threadIdx.x == 0) p.best[blockIdx.x] = highest, p.best_id[blockIdx.x] = lowest;
 }
 
 // pick is the best of the blocks' tokens, of equal ones the lowest; with none allowed it is token 0.
@@ -199,13 +204,13 @@ __device__ __forceinline__ void decode(const Phase *phases, const Stream *stream
 	__syncthreads();
 	for (int n = threadIdx.x; n < count; n += THREADS) {
 		Stream &s = streams[n];
-		const int block = blockIdx.x - s.attention_blocks;
-		if (block < 0 || block >= s.row_blocks) continue;
-		s.first = s.ends[2] * block / s.row_blocks, s.chunks = s.ends[2] * (block + 1) / s.row_blocks - s.first;
+		const unsigned block = blockIdx.x, all = s.shares, before = share_before(s, block), behind = share_before(s, block + 1);
+		if (behind > all) continue;
+		s.first = s.ends[2] * before / all, s.chunks = s.ends[2] * behind / all - s.first;
 		s.wide_inverse = inverse(s.wide), s.units_inverse = s.chunks ? inverse(s.chunks * s.wide) : 0;
 	}
 	__syncthreads();
-	Ring<CODED, SLOTS> ring{streams, shared + ring_at + threadIdx.x / 32 * (SLOTS * SLOT), count, 0, tokens};
+	Ring<SLOTS> ring{streams, shared + ring_at + threadIdx.x / 32 * Ring<SLOTS>::BYTES, count, 0, tokens};
 	ring.begin();
 	if (CODED) Codes::prepare(shared, tables);
 
@@ -225,39 +230,38 @@ __device__ __forceinline__ void decode(const Phase *phases, const Stream *stream
 			Row mine;
 			if (p.input == NORMED && !s.kept && 32 * threadIdx.x < s.columns) warm(p.norm_weight + 32 * threadIdx.x), warm(p.norm_bias + 32 * threadIdx.x);
 			static_assert(sizeof(Phase) / 4 <= THREADS, "a thread brings one word of the next phase");
-			if (threadIdx.x < sizeof(Phase) / 4) ((uint32_t *)&now[turn ^ 1])[threadIdx.x] = next[threadIdx.x];
-			if ((int)blockIdx.x < s.attention_blocks) {
-				attend(p, *(AttentionRoom *)(shared + room_at), Gate{s.kept ? inner.count : gate.count, s.kept ? inner.target : gate.target}, s.attention_blocks, state.first, position);
-			} else {
-				if (coded) mine.find<Codes::ROWS>(p, s, threadIdx.x);
-				else mine.find<Half::ROWS>(p, s, threadIdx.x);
-				if (!s.kept) {
-					if (CODED) own.put(&s, kept(n + 1), scales, map);
-					gate.pass();
-					mine.follow(p);
-					if (p.input == NORMED) normalise<CODED>(p, shared, s.columns, s.wide * SEGMENT);
-					else gather<CODED>(p, s, shared);
-					project<CODED>(p, s, shared);
-				}
-				if (s.chunks > 0) {
-					const float *own_scales = scales + (s.kept ? Scales::count(streams[n - 1]) * Codes::STRIDE : 0);
-					if (coded) multiply<Codes>(s, ring, shared, parts, own_scales);
-					else if (s.kind == HALF) multiply<Half>(s, ring, shared, parts, own_scales);
-					else multiply<Brain>(s, ring, shared, parts, own_scales);
-				}
+			const uint32_t word = threadIdx.x < sizeof(Phase) / 4 ? next[threadIdx.x] : 0;
+			if (coded) mine.find<Codes::ROWS>(p, s, threadIdx.x);
+			else mine.find<Half::ROWS>(p, s, threadIdx.x);
+			if (!s.kept) {
+				if (CODED) own.put(&s, kept(n + 1), scales, map);
+				gate.pass();
+				mine.follow(p);
+				if (p.input == NORMED) normalise<CODED>(p, shared, s.columns, s.wide * SEGMENT);
+				else gather<CODED>(p, s, shared);
+				project<CODED>(p, s, shared);
+			}
+			if (threadIdx.x < sizeof(Phase) / 4) ((uint32_t *)&now[turn ^ 1])[threadIdx.x] = word;
+			if (s.chunks > 0) {
+				const float *own_scales = scales + (s.kept ? Scales::count(streams[n - 1]) * Codes::STRIDE : 0);
+				if (coded) multiply<CODED, Codes>(s, ring, shared, parts, own_scales);
+				else if (s.kind == HALF) multiply<CODED, Half>(s, ring, shared, parts, own_scales);
+				else multiply<CODED, Brain>(s, ring, shared, parts, own_scales);
 			}
 			if (CODED && !streams[after].kept) own.ask(&streams[after], kept(after + 1));
 			if (s.chunks > 0) {
 				if (coded) finish<Codes::ROWS>(p, s, state, parts, mine);
 				else finish<Half::ROWS>(p, s, state, parts, mine);
 			}
+			if ((int)blockIdx.x < s.attention_blocks)
+				attend(p, *(AttentionRoom *)(shared + room_at), Gate{s.kept ? inner.count : gate.count, s.kept ? inner.target : gate.target}, s.attention_blocks, state.first, position);
 			turn ^= 1;
 			if (kept(n + 1)) inner.arrive();
 			else gate.arrive();
 		}
 		gate.pass();
 		const Phase &last = now[turn ^ 1];
-		token = pick(last.best, last.best_id, streams[count - 1].row_blocks);
+		token = pick(last.best, last.best_id, streams[count - 1].shares / WHOLE);
 		if (blockIdx.x == 0 && threadIdx.x == 0) {
 			state_there->chosen[state.step + step] = token;
 			if (state.seen) state.seen[token / 32] |= 1u << token % 32;

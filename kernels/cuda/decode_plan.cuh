@@ -23,7 +23,7 @@ struct Stream {
 	int segments, wide;            // of part, and with those of beside
 	int kind;
 	int block_shift, nested_shift; // log2 of the 64 columns in a block of scales, and of such blocks in a nested one
-	int attention_blocks, row_blocks;
+	int attention_blocks, shares;  // of the rows, among all blocks
 	int kept, spare;               // the input is that of the phase before: whoever has no attention here need not wait for it
 	// What follows is each block's own.
 	int first, chunks;             // its chunks

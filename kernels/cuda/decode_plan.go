@@ -41,7 +41,7 @@ type planStream struct {
 	Ends                           [3]int32
 	Columns, Right, Segments, Wide int32
 	Kind, BlockShift, NestedShift  int32
-	AttentionBlocks, RowBlocks     int32
+	AttentionBlocks, Shares        int32
 	Kept, Spare                    int32
 	Own                            [4]uint32 // each block's own
 }
@@ -86,6 +86,7 @@ type planKind struct {
 const (
 	planThreads = 512
 	planSegment = 512 // columns of a unit
+	planWhole   = 4   // shares of the rows that a block has where it has no attention; one where it has
 	planWarps   = planThreads / 32
 	planRoom    = 4 * (3*128 + 2*32 + 32*128) // AttentionRoom
 	planTable   = 256 * 256
@@ -128,7 +129,7 @@ func matrixOf(w kernels.Tensor) planMatrix {
 	return m
 }
 
-// stream shares the rows of linears, one above the other, among the blocks behind the first `attention`. right is zero or the
+// stream shares the rows of linears, one above the other, among blocks, of which the first `attention` have attention too. right is zero or the
 // linear to the right of the first.
 func stream(linears []kernels.DecodeLinear, right kernels.DecodeLinear, attention, blocks int) planStream {
 	k, _ := kindOf(linears[0].Weight)
@@ -149,34 +150,39 @@ func stream(linears []kernels.DecodeLinear, right kernels.DecodeLinear, attentio
 	if q := linears[0].Weight.Quant; q != nil {
 		s.BlockShift, s.NestedShift = int32(bits.TrailingZeros(uint(q.BlockSize/64))), int32(bits.TrailingZeros(uint(max(q.NestedBlockSize, 1))))
 	}
-	s.RowBlocks = int32(min(blocks-attention, chunks))
+	s.Shares = int32(attention + planWhole*(min(blocks, max(attention, chunks))-attention))
 	return s
 }
 
 // withoutRows is the stream with its input alone: no weights.
 func (s planStream) withoutRows() planStream {
-	s.Ends, s.RowBlocks = [3]int32{}, 0
+	s.Ends, s.Shares = [3]int32{}, 0
 	return s
+}
+
+// most is how many chunks a block has at most.
+func (s *planStream) most() int {
+	if s.Shares == 0 {
+		return 0
+	}
+	return ceil(planWhole*int(s.Ends[2]), int(s.Shares))
 }
 
 // parts is the bytes of a block's sums.
 func (s *planStream) parts() int {
-	if s.RowBlocks == 0 {
-		return 0
-	}
 	rows := planHalf.rows
 	if s.Kind == planCodes.code {
 		rows = planCodes.rows
 	}
-	return 4 * rows * (ceil(int(s.Ends[2]), int(s.RowBlocks)) + planWarps)
+	return 4 * rows * (s.most() + planWarps)
 }
 
 // scales is the bytes of a block's scales.
 func (s *planStream) scales() int {
-	if s.Kind != planCodes.code || s.RowBlocks == 0 {
+	if s.Kind != planCodes.code {
 		return 0
 	}
-	return 4 * 36 * int(s.Wide) * ceil(int(s.Ends[2]), int(s.RowBlocks))
+	return 4 * 36 * int(s.Wide) * s.most()
 }
 
 // input is the bytes of the phase's input in shared memory where no table is around it.

@@ -10,6 +10,7 @@
 #include "decode_plan.cuh"
 
 constexpr int THREADS = 512, WARPS = THREADS / 32, SEGMENT = 512, SLOT = 1024; // columns, bytes of a unit
+constexpr int WHOLE = 4; // shares of the rows that a block has where it has no attention; one where it has
 
 // diagonal is the element (g,g) of c's upper or lower half, in the lane that has it: t = g/2.
 __device__ __forceinline__ float diagonal(const float *c, unsigned lane, int half) { return lane & 4 ? c[2 * half + 1] : c[2 * half]; }
@@ -40,6 +41,11 @@ struct Walk {
 		if (++segment == wide) segment = 0, chunk++;
 	}
 };
+
+// share_before is the shares of the rows that the blocks before one have.
+__device__ __forceinline__ unsigned share_before(const Stream &s, unsigned block) {
+	return block < s.attention_blocks ? block : s.attention_blocks + WHOLE * (block - s.attention_blocks);
+}
 
 // part_of is the part that a chunk is of, and row_of the first of the chunk's rows there.
 __device__ __forceinline__ int part_of(const Stream &s, int chunk) { return chunk < s.ends[0] ? 0 : chunk < s.ends[1] ? 1 : 2; }
@@ -224,24 +230,24 @@ struct Scales {
 	}
 };
 
-// Ring is a warp's slots and the units that come into them, of SLOTS groups of copies the oldest first.
-template <bool CODED, int SLOTS> struct Ring {
+// Ring is a warp's slots and the units that come into them, of SLOTS groups of copies the oldest first. A unit is two pieces of
+// 512 bytes: a row's halves, or rows 0 and 1 and then rows 2 and 3 of a chunk of codes.
+template <int SLOTS> struct Ring {
+	static constexpr unsigned BYTES = SLOTS * SLOT;
 	const Stream *streams;
 	char *slots;
 	int phases, phase, tokens; // how many a token has; the one that is read; tokens to go
-	int slot;                  // whose turn it is
+	unsigned slot;             // where that lies whose turn it is
 	Walk walk;
-	bool coded;
-	const char *from;  // the lane's part of the unit's first row
-	int stride, left;  // bytes of a row; columns to the right of the lane's first
-	int turn, end;     // the segment at which another matrix or chunk begins; the part's last chunk, and one, if from leads on to it
+	const char *from;         // the lane's part of the unit's first piece
+	int second, step, across; // where the second piece lies, the next unit, and the next chunk from behind the last unit, in bytes
+	int left, gap;            // columns to the right of the lane's first, and how many further the second piece begins
+	int turn, end;            // the segment at which another matrix or chunk begins; the part's end, if `across` leads to its chunks
+
 	__device__ void begin() {
 		walk.enter(streams[phase = 0]);
 		seek();
-		for (int i = 0; i < SLOTS; i++) {
-			slot = i;
-			load();
-		}
+		for (slot = 0; slot < BYTES; slot += SLOT) load();
 		slot = 0;
 	}
 	// seek finds the next unit, which may be phases ahead.
@@ -251,59 +257,43 @@ template <bool CODED, int SLOTS> struct Ring {
 			phase = phase + 1 == phases ? 0 : phase + 1;
 			walk.enter(streams[phase]);
 		}
-		locate();
-	}
-	__device__ void locate() {
 		const Stream &s = streams[phase];
-		coded = CODED && s.kind == CODES;
-		const int lane = threadIdx.x % 32, part = part_of(s, walk.chunk), row = row_of(s, part, walk.chunk, coded ? Codes::ROWS : Half::ROWS);
-		const bool right = walk.segment >= s.segments;
-		const Matrix &m = right ? s.beside : s.part[part];
-		const int columns = right ? s.beside_columns : s.columns, at = (right ? walk.segment - s.segments : walk.segment) * SEGMENT + (coded ? Codes::COLUMNS : Half::COLUMNS) * lane;
-		stride = coded ? columns / 2 : 2 * columns;
-		from = m.weight + (long long)row * stride + (coded ? at / 2 : 2 * at), left = columns - at;
-		turn = right ? s.wide : s.segments, end = s.wide == s.segments ? s.ends[part] : 0;
+		const bool coded = s.kind == CODES, right = walk.segment >= s.segments;
+		const int lane = threadIdx.x % 32, part = part_of(s, walk.chunk), rows = coded ? Codes::ROWS : Half::ROWS;
+		const int row = row_of(s, part, walk.chunk, rows) + (coded ? lane / 16 : 0), segment = right ? walk.segment - s.segments : walk.segment;
+		const int columns = right ? s.beside_columns : s.columns, at = segment * SEGMENT + (coded ? lane % 16 * 32 : 8 * lane);
+		const int stride = coded ? columns / 2 : 2 * columns;
+		from = (right ? s.beside : s.part[part]).weight + (long long)row * stride + (coded ? at / 2 : 2 * at), left = columns - at;
+		second = coded ? 2 * stride : 512, gap = coded ? 0 : 256, step = coded ? SEGMENT / 2 : 2 * SEGMENT;
+		turn = right ? s.wide : s.segments, end = s.wide == s.segments ? s.ends[part] : 0, across = rows * stride - turn * step;
 	}
 	// load asks for the next unit, into the slot whose turn it is.
 	__device__ void load() {
 		if (walk.left > 0) {
-			char *to = slots + slot * SLOT;
-			if (coded) {
-				to += 8 * (threadIdx.x % 32);
-#pragma unroll
-				for (int r = 0; r < Codes::ROWS; r++) copy<8>(to + 256 * r, from + r * stride, left > 0);
-				from += SEGMENT / 2;
-			} else {
-				to += 16 * (threadIdx.x % 32);
-				copy<16>(to, from, left > 0);
-				copy<16>(to + 512, from + 512, left > 256);
-				from += 2 * SEGMENT;
-			}
-			left -= SEGMENT, walk.left--;
+			char *to = slots + slot + 16 * (threadIdx.x % 32);
+			copy<16>(to, from, left > 0);
+			copy<16>(to + 512, from + second, left > gap);
+			from += step, left -= SEGMENT, walk.left--;
 			if (++walk.segment == turn || walk.left == 0) {
 				if (walk.segment == walk.wide) walk.segment = 0, walk.chunk++;
-				if (walk.left > 0 && walk.segment == 0 && walk.chunk < end) {
-					left += turn * SEGMENT;
-					from += coded ? Codes::ROWS * stride - turn * (SEGMENT / 2) : stride - turn * (2 * SEGMENT);
-				} else {
-					seek();
-				}
+				if (walk.left > 0 && walk.segment == 0 && walk.chunk < end) from += across, left += turn * SEGMENT;
+				else seek();
 			}
 		}
 		close_group();
 	}
-	// await waits for the unit whose turn it is, or for the next one too.
+	// await waits for the lane's part of the unit whose turn it is, await_next for that of the one after it.
 	__device__ const char *await() const {
 		await_groups<SLOTS - 1>();
-		return slots + slot * SLOT;
+		return slots + slot;
 	}
 	__device__ const char *await_next() const {
 		await_groups<SLOTS - 2>();
-		return slots + (slot + 1 == SLOTS ? 0 : slot + 1) * SLOT;
+		return slots + (slot + SLOT == BYTES ? 0 : slot + SLOT);
 	}
-	// refill uses the slot again once its unit is done.
+	// refill uses the slot again, whose unit has been read.
 	__device__ void refill() {
 		load();
-		slot = slot + 1 == SLOTS ? 0 : slot + 1;
+		slot = slot + SLOT == BYTES ? 0 : slot + SLOT;
 	}
 };
