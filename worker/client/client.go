@@ -43,7 +43,7 @@ type Mismatch struct {
 
 // Error names both versions and says what to do.
 func (m Mismatch) Error() string {
-	return fmt.Sprintf("the worker (process %d) is quartet %s, but this is %s; `quartet stop` ends it, keeping its checkpoint, and the next command starts a new one",
+	return fmt.Sprintf("worker %d is quartet %s, this is %s; `quartet stop` ends it, keeping its checkpoint",
 		m.Worker.PID, visible.Line(m.Worker.Version), m.Own)
 }
 
