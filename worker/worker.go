@@ -214,10 +214,7 @@ func (w *worker) run(r client.RunRequest) error {
 	w.cancel = cancel
 	w.runs.Go(func() {
 		defer cancel()
-		w.work(ctx, workspace, r)
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.cancel, w.active = nil, time.Now()
+		w.finish(w.work(ctx, workspace, r))
 	})
 	return nil
 }
@@ -228,29 +225,42 @@ var errEnding = errors.New("the worker is ending; try again in a moment")
 // errBusy is the answer to a second run.
 var errBusy = errors.New("a run is at work here already; `quartet attach` follows it, and it must end or be cancelled first")
 
-// work does a run. Before it, the models that chats have left are freed, so that the run has the memory.
-func (w *worker) work(ctx context.Context, workspace *pipeline.Workspace, r client.RunRequest) {
+// work does a run and returns its last event. Before it, the models that chats have left are freed, so that the run has the memory.
+func (w *worker) work(ctx context.Context, workspace *pipeline.Workspace, r client.RunRequest) event.Event {
 	w.evict(true)
 	open, leave := w.backend()
 	defer leave()
-	told := false
+	last := event.Event{Kind: event.RunDone}
 	err := pipeline.Run(ctx, workspace, pipeline.Options{
 		Stages: r.Stages, Force: r.Force, Source: w.o.Source, Lock: w.lock, Turn: &w.device.turn, Backend: open,
 	}, func(e event.Event) {
-		told = told || e.Kind == event.RunDone
+		if e.Kind == event.RunDone {
+			last = e
+			return
+		}
 		w.publish(e)
 	})
 	w.evict(false)
 	if err != nil {
 		w.o.Log.Printf("run: %s", visible.Line(err.Error()))
 	}
-	if !told { // it failed before it began
-		e := event.Event{Time: time.Now(), Kind: event.RunDone, Canceled: ctx.Err() != nil}
+	if last.Time.IsZero() { // it failed before it began
+		last.Time, last.Canceled = time.Now(), ctx.Err() != nil
 		if err != nil {
-			e.Text = err.Error()
+			last.Text = err.Error()
 		}
-		w.publish(e)
 	}
+	return last
+}
+
+// finish tells everybody of a run's end. Whoever hears of it can ask for the next run.
+func (w *worker) finish(last event.Event) {
+	w.feed.publish(last, func(int64) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.state.apply(last)
+		w.cancel, w.active = nil, time.Now()
+	})
 }
 
 // backend is the device for a run, as pipeline.Options wants it; leave gives it back after the run.
