@@ -58,7 +58,7 @@ func (c *Cache) next(sequence int, id int32) ([][]float32, error) {
 func (c *Cache) canRunAhead(s Sampling) bool { return c.decode != nil && s.Temperature == 0 }
 
 // ahead is how many tokens the device chooses before the host looks at them: it may do a few for nothing.
-const ahead = 8
+const ahead = 16
 
 // runAhead goes on from a token of sequence 0, which is not in the cache yet, with the likeliest tokens, until accept is false.
 func (c *Cache) runAhead(ctx context.Context, token int32, seen map[int32]struct{}, o *GenerateOptions, accept func(id int32) bool) error {

@@ -10,6 +10,13 @@
 #include "decode_attention.cuh"
 #include "decode_stream.cuh"
 
+// half_sum is the sum of sixteen lanes, in all of them.
+__device__ __forceinline__ float half_sum(float x) {
+#pragma unroll
+	for (int i = 8; i; i /= 2) x += __shfl_xor_sync(~0u, x, i);
+	return x;
+}
+
 // normalise makes the LayerNorm of the stream, padded with zeros to `padded` halves.
 template <bool CODED> __device__ __forceinline__ void normalise(const Phase &p, char *shared, int columns, int padded) {
 	constexpr int EACH = 8; // elements of the stream a thread has at most
@@ -21,11 +28,22 @@ template <bool CODED> __device__ __forceinline__ void normalise(const Phase &p, 
 		if (i < columns) x[n] = p.stream[i], weight[n] = p.norm_weight[i], bias[n] = p.norm_bias[i];
 		sum += x[n];
 	}
-	float mean = block_sum(sum) / columns;
+	// Each warp's own mean makes its squares, so that one meeting of the warps is enough.
+	__shared__ float3 warps[WARPS];
+	const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, rest = columns % THREADS - 32 * warp;
+	const float elements = 32 * (columns / THREADS) + min(max(rest, 0), 32);
+	sum = warp_sum(sum);
+	float mean = elements > 0 ? sum / elements : 0;
 #pragma unroll
 	for (int n = 0; n < EACH; n++)
 		if (threadIdx.x + n * THREADS < columns) squares += (x[n] - mean) * (x[n] - mean);
-	float scale = rsqrtf(block_sum(squares) / columns + p.eps);
+	squares = warp_sum(squares);
+	if (lane == 0) warps[warp] = make_float3(sum, squares, elements);
+	__syncthreads();
+	const float3 w = warps[lane % WARPS];
+	mean = half_sum(w.x) / columns;
+	const float apart = w.z > 0 ? w.x / w.z - mean : 0;
+	const float scale = rsqrtf(half_sum(w.y + w.z * apart * apart) / columns + p.eps);
 #pragma unroll
 	for (int n = 0; n < EACH; n++) {
 		int i = threadIdx.x + n * THREADS;
@@ -79,7 +97,7 @@ __device__ __forceinline__ void project(const Phase &p, const Stream &s, const c
 // multiply goes through a warp's units. The sums of a chunk's rows that it has go into parts, behind those of the warps before.
 template <bool CODED, class M, int SLOTS>
 __device__ __forceinline__ void multiply(const Stream &s, Ring<SLOTS> &ring, const char *shared, float *parts, const float *scales) {
-	const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+	const unsigned lane = lane_id(), warp = threadIdx.x / 32;
 	Walk walk;
 	walk.enter(s);
 	const float4 *scale = (const float4 *)scales + ((walk.chunk - s.first) * walk.wide + walk.segment) * Codes::STRIDE;

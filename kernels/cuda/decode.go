@@ -7,7 +7,7 @@ import (
 )
 
 // greedyAhead is how many tokens the GPU chooses before the host looks at them.
-const greedyAhead = 8
+const greedyAhead = 16
 
 // decode is a step of one model over one cache: one kernel, which can take several in a row.
 type decode struct {

@@ -17,6 +17,13 @@ template <int N> __device__ __forceinline__ void await_groups() { asm volatile("
 
 __device__ __forceinline__ void await_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
+// lane_id is the lane, in a register of its own: what the compiler works out anew at each use is waited for each time.
+__device__ __forceinline__ unsigned lane_id() {
+	unsigned lane;
+	asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+	return lane;
+}
+
 // warm asks for what lies at p to be brought nearer.
 __device__ __forceinline__ void warm(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 

@@ -237,7 +237,7 @@ template <int SLOTS> struct Ring {
 	const Stream *streams;
 	char *slots;
 	int phases, phase, tokens; // how many a token has; the one that is read; tokens to go
-	unsigned slot;             // where that lies whose turn it is
+	unsigned slot, lane16;     // where that lies whose turn it is, and in it the lane's part
 	Walk walk;
 	const char *from;         // the lane's part of the unit's first piece
 	int second, step, across; // where the second piece lies, the next unit, and the next chunk from behind the last unit, in bytes
@@ -245,6 +245,7 @@ template <int SLOTS> struct Ring {
 	int turn, end;            // the segment at which another matrix or chunk begins; the part's end, if `across` leads to its chunks
 
 	__device__ void begin() {
+		lane16 = 16 * lane_id();
 		walk.enter(streams[phase = 0]);
 		seek();
 		for (slot = 0; slot < BYTES; slot += SLOT) load();
@@ -270,7 +271,7 @@ template <int SLOTS> struct Ring {
 	// load asks for the next unit, into the slot whose turn it is.
 	__device__ void load() {
 		if (walk.left > 0) {
-			char *to = slots + slot + 16 * (threadIdx.x % 32);
+			char *to = slots + slot + lane16;
 			copy<16>(to, from, left > 0);
 			copy<16>(to + 512, from + second, left > gap);
 			from += step, left -= SEGMENT, walk.left--;
