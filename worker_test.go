@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -65,13 +68,25 @@ func info(t *testing.T, c *client.Client) *client.Info {
 	return i
 }
 
-// idle waits until the run at work has ended.
-func idle(t *testing.T, c *client.Client, patience time.Duration) {
+// finished waits until the worker's first run has ended.
+func finished(t *testing.T, c *client.Client) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); info(t, c).Run != ""; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("the run did not end within %v", patience)
+	await(t, c, func(e event.Event) bool { return e.Kind == event.RunDone })
+}
+
+// await waits for the first event of a worker that is as wanted.
+func await(t *testing.T, c *client.Client, wanted func(event.Event) bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	found := errors.New("found")
+	if err := c.Events(ctx, 0, func(n client.Numbered) error {
+		if wanted(n.Event) {
+			return found
 		}
+		return nil
+	}); err != found {
+		t.Fatal(err)
 	}
 }
 
@@ -160,7 +175,7 @@ func TestWorkerKilled(t *testing.T) {
 	if i := info(t, c); i.PID == dead.PID {
 		t.Errorf("the new worker is %+v", i)
 	}
-	idle(t, c, time.Minute)
+	finished(t, c)
 	if !bytes.Equal(readAdapter(t, dir), want) {
 		t.Error("the adapter differs from an undisturbed run's")
 	}
@@ -174,12 +189,14 @@ func TestWorkerKilled(t *testing.T) {
 // the one that began it first. The worker stays the same process, no step is lost or done twice, and the adapter is that of an undisturbed run. QUARTET_KILLS
 // says how many are killed.
 func TestClientsKilled(t *testing.T) {
-	kills, settings := 6, map[string]string{"num_samples": "200", "num_epochs": "1"}
+	kills, settings := 6, map[string]string{"num_samples": "200"}
 	if n, err := strconv.Atoi(os.Getenv("QUARTET_KILLS")); err == nil {
-		kills, settings = n, map[string]string{"num_samples": "400", "num_epochs": strconv.Itoa(2 + n/8)}
+		kills, settings = n, map[string]string{"num_samples": "400", "num_epochs": strconv.Itoa(2 + n/15)}
 	}
 	quartet := program(t)
+	began := time.Now()
 	want := undisturbed(t, quartet, settings)
+	pause := time.Since(began) / time.Duration(kills)
 	dir := smallWorkspace(t)
 	set(t, dir, settings)
 	ways := [][]string{{"workbench"}, {"attach"}, {"attach", "--json"}}
@@ -187,11 +204,7 @@ func TestClientsKilled(t *testing.T) {
 	x := onPTY(t, nil, quartet, "run", "lora", "-C", dir)
 	x.shows(t, "goes on when this terminal closes", 20*time.Second)
 	c := dial(t, dir)
-	for deadline := time.Now().Add(20 * time.Second); info(t, c).Stage != "lora"; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("no training began")
-		}
-	}
+	await(t, c, func(e event.Event) bool { return e.Kind == event.StageStarted && e.Stage == "lora" })
 	first := info(t, c)
 	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
 	count := map[string]int{}
@@ -199,7 +212,7 @@ func TestClientsKilled(t *testing.T) {
 		if i > 0 {
 			x = onPTY(t, nil, quartet, append(ways[i/len(killings)%len(ways)], "-C", dir)...)
 		}
-		time.Sleep(time.Duration(random.IntN(150)) * time.Millisecond)
+		time.Sleep(time.Duration(random.Int64N(int64(pause))))
 		if now := info(t, c); now.Stage != "lora" || now.PID != first.PID {
 			t.Fatalf("before kill %d of %d the worker is %+v; give the training more epochs", i+1, kills, now)
 		}
@@ -220,14 +233,16 @@ func TestClientsKilled(t *testing.T) {
 		}
 		x.tty.Close()
 	}
-	step := 0
-	if snap, err := c.Snapshot(t.Context()); err == nil && len(snap.Curve) > 0 {
+	asked := time.Now()
+	snap, err := c.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	took, step := time.Since(asked), 0
+	if len(snap.Curve) > 0 {
 		step = snap.Curve[len(snap.Curve)-1].Step
 	}
-	if now := info(t, c); now.Stage != "lora" {
-		t.Fatalf("the training ended before the last kill; give it more epochs")
-	}
-	idle(t, c, 2*time.Minute)
+	finished(t, c)
 	if now := info(t, c); now.PID != first.PID || now.Clients != 0 {
 		t.Errorf("in the end the worker is %+v", now)
 	}
@@ -243,5 +258,184 @@ func TestClientsKilled(t *testing.T) {
 	if !bytes.Equal(readAdapter(t, dir), want) {
 		t.Error("the adapter differs from an undisturbed run's")
 	}
-	t.Logf("%d kills %v, the last after step %d of %d; no step lost, the adapter is identical", kills, count, step, len(runs[0]))
+	t.Logf("%d kills %v, the last after step %d of %d; no step lost, the adapter is identical; the history came in %v", kills, count, step, len(runs[0]), took)
+}
+
+// TestSlowTerminals has three workbenches look on while the demo trains: one on a terminal that reads all, one on a line of 2 kB a second, and one
+// that reads nothing. The training takes as long as alone, the worker's memory stays, and in the end all show the same.
+func TestSlowTerminals(t *testing.T) {
+	quartet := program(t)
+	settings := map[string]string{"num_samples": "200"}
+	alone := smallWorkspace(t)
+	set(t, alone, settings)
+	if out, err := exec.Command(quartet, "run", "lora", "--detach", "-C", alone).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	c := dial(t, alone)
+	finished(t, c)
+	want, peakAlone := readAdapter(t, alone), peak(t, info(t, c).PID)
+	c.Stop(t.Context())
+
+	dir := smallWorkspace(t)
+	set(t, dir, settings)
+	quick := onPTY(t, nil, quartet, "workbench", "-C", dir)
+	quick.shows(t, "idle", 20*time.Second)
+	c = dial(t, dir)
+	over := make(chan struct{}) // the lines are as fast as any
+	paced := func(f *os.File, piece []byte) (int, error) {
+		select {
+		case <-over:
+			return f.Read(piece)
+		case <-time.After(50 * time.Millisecond):
+			return f.Read(piece[:100])
+		}
+	}
+	deaf := func(f *os.File, piece []byte) (int, error) {
+		<-over
+		return f.Read(piece)
+	}
+	slow, stuck := onPTY(t, paced, quartet, "workbench", "-C", dir), onPTY(t, deaf, quartet, "workbench", "-C", dir)
+	for deadline := time.Now().Add(20 * time.Second); info(t, c).Clients < 3; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("only %d of three workbenches came", info(t, c).Clients)
+		}
+	}
+	if err := c.Run(t.Context(), client.RunRequest{Stages: []string{"lora"}}); err != nil {
+		t.Fatal(err)
+	}
+	finished(t, c)
+	if !bytes.Equal(readAdapter(t, dir), want) {
+		t.Error("the adapter differs from the one of a training that nobody looked at")
+	}
+	slowed, grown := float64(lasted(t, dir))/float64(lasted(t, alone)), peak(t, info(t, c).PID)-peakAlone
+	t.Logf("three workbenches, one of 2 kB/s and one that reads nothing: training took %.2f times as long as alone, the worker's peak is %d kB above", slowed, grown/1000)
+	if slowed > 3 {
+		t.Errorf("the training took %.1f times as long as alone", slowed)
+	}
+	if grown > 32<<20 {
+		t.Errorf("the worker's memory grew by %d bytes", grown)
+	}
+	close(over)
+	for name, x := range map[string]*terminal{"quick": quick, "slow": slow, "stuck": stuck} {
+		took := x.shows(t, "step 50/50", 10*time.Second)
+		x.shows(t, "idle", 10*time.Second)
+		t.Logf("the %s one shows the end after %v", name, took)
+	}
+}
+
+// lasted is the time from the first step of a workspace's training to its last.
+func lasted(t *testing.T, dir string) time.Duration {
+	t.Helper()
+	w, err := pipeline.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first, last time.Time
+	if err := event.ReadJournal(w.JournalDir(), func(e event.Event) bool {
+		if e.Kind == event.TrainStep {
+			if first.IsZero() {
+				first = e.Time
+			}
+			last = e.Time
+		}
+		return true
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return last.Sub(first)
+}
+
+// peak is the most memory that a process has held, in bytes.
+func peak(t *testing.T, pid int) int64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kib int64
+	if _, rest, ok := strings.Cut(string(text), "VmHWM:"); !ok {
+		t.Fatalf("no VmHWM in %s", text)
+	} else if _, err := fmt.Sscan(rest, &kib); err != nil {
+		t.Fatal(err)
+	}
+	return kib << 10
+}
+
+// TestStopLeavesNothing stops a worker that trains and answers. Its memory, its process and every other process of its session
+// are gone within five seconds, the training's checkpoint is kept, and the workspace is free.
+func TestStopLeavesNothing(t *testing.T) {
+	quartet := program(t)
+	dir := smallWorkspace(t)
+	set(t, dir, map[string]string{"num_samples": "400", "num_epochs": "20", "max_new_tokens": "400"})
+	if out, err := exec.Command(quartet, "run", "lora", "--detach", "-C", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	c := dial(t, dir)
+	await(t, c, func(e event.Event) bool { return e.Kind == event.TrainStep && e.Train.Step >= 4 })
+	asked, answered := time.Now(), make(chan struct{})
+	ended := make(chan error, 1)
+	var first time.Duration
+	go func() {
+		ended <- c.Chat(t.Context(), client.ChatRequest{Prompt: "What kind of animal is a bee?", Variants: []string{"base"},
+			Sampling: &client.Sampling{Temperature: 1, TopP: 1, RepetitionPenalty: 1, MaxNewTokens: 400, Seed: 1}}, func(e client.ChatEvent) {
+			if e.Text != "" && first == 0 {
+				first = time.Since(asked)
+				close(answered)
+			}
+		})
+	}()
+	select {
+	case <-answered:
+	case <-time.After(20 * time.Second):
+		t.Fatal("no answer while training runs")
+	}
+	if first > 2*time.Second {
+		t.Errorf("the first token came after %v; the bar is 2 s", first)
+	}
+	worker := info(t, c)
+	began := time.Now()
+	if out, err := exec.Command(quartet, "stop", "-C", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	took := time.Since(began)
+	t.Logf("the first token of a chat came after %v; stopping took %v", first, took)
+	if took > 5*time.Second {
+		t.Errorf("stopping took %v; the bar is 5 s", took)
+	}
+	if err := syscall.Kill(worker.PID, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("process %d is still there: %v", worker.PID, err)
+	}
+	processes, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range processes {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		if session := fields[3]; session == strconv.Itoa(worker.PID) {
+			t.Errorf("a process of the worker's session is left: %s", text)
+		}
+	}
+	<-ended
+	if path, err := client.Socket(dir); err != nil {
+		t.Error(err)
+	} else if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the socket is left: %v", err)
+	}
+	w, err := pipeline.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock, err := w.Lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock.Release()
+	out, err := exec.Command(quartet, "plan", "lora", "-C", dir).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "goes on from step ") {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
