@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"syscall"
 	"time"
@@ -177,7 +178,7 @@ func (c *Client) Stop(ctx context.Context) error {
 	if err := c.ask(ctx, "POST", "/stop", nil, nil); err != nil {
 		return err
 	}
-	for syscall.Kill(info.PID, 0) == nil {
+	for !ended(info.PID) {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("the worker (process %d) has not ended yet: %w; it is finishing a step and ends after it", info.PID, ctx.Err())
@@ -185,6 +186,20 @@ func (c *Client) Stop(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// ended reports whether a process has ended, also where nobody has asked for its exit status yet: in a container the first
+// process may never do so.
+func ended(pid int) bool {
+	if syscall.Kill(pid, 0) != nil {
+		return true
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, state, _ := bytes.Cut(stat, []byte(") "))
+	return bytes.HasPrefix(state, []byte("Z"))
 }
 
 // Refusal is the body of an answer that is an error.

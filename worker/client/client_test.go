@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -141,6 +142,32 @@ func TestCanceled(t *testing.T) {
 	}
 	if err := c.Run(t.Context(), RunRequest{}); err == nil || err.Error() != "not now" {
 		t.Errorf("refused: %v", err)
+	}
+}
+
+// TestEnded looks at a process that runs, that has ended unnoticed, and that is gone.
+func TestEnded(t *testing.T) {
+	cmd := exec.Command("cat")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := cmd.Process.Pid
+	if ended(pid) {
+		t.Error("a process that runs has ended")
+	}
+	in.Close()
+	for deadline := time.Now().Add(10 * time.Second); !ended(pid); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a process that nobody waits for never ends")
+		}
+	}
+	cmd.Wait()
+	if !ended(pid) {
+		t.Error("a process that is gone has not ended")
 	}
 }
 
