@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"sync"
 	"time"
 
 	"quartet/config"
@@ -23,7 +24,6 @@ func (w *Workspace) predict(plan Plan, all []facts) {
 		return
 	}
 	s := w.sizes(mc)
-	var speed func() machineSpeed
 	for i := range plan {
 		p := &plan[i].Prediction
 		switch plan[i].Stage {
@@ -46,10 +46,7 @@ func (w *Workspace) predict(plan Plan, all []facts) {
 			continue
 		}
 		if plan[i].Run {
-			if speed == nil {
-				speed = measure()
-			}
-			p.Seconds = s.seconds(plan[i].Stage, speed())
+			p.Seconds = s.seconds(plan[i].Stage, measured())
 		}
 	}
 }
@@ -178,29 +175,23 @@ type machineSpeed struct {
 	quantised float64 // weights a second
 }
 
-// measure returns a function that measures the machine once, which takes some hundredths of a second.
-func measure() func() machineSpeed {
-	var s machineSpeed
-	return func() machineSpeed {
-		if s.flops > 0 {
-			return s
-		}
-		const tokens, width = 64, 768
-		b := cpu.New()
-		f32 := func(rows, cols int) kernels.Tensor {
-			return kernels.HostTensor(kernels.F32, rows, cols, make([]byte, 4*rows*cols))
-		}
-		half := kernels.HostTensor(kernels.F16, width, width, make([]byte, 2*width*width))
-		out, in := f32(tokens, width), f32(tokens, width)
-		product := perSecond(func() { b.Linear(out, in, half, kernels.Tensor{}) })
-		s.flops = product * 2 * tokens * width * width
-		if packed, err := model.AllocNF4(b, width, width, 64, kernels.F16, true); err == nil {
-			s.quantised = perSecond(func() { b.QuantizeNF4(packed, half) }) * width * width
-			b.Free(packed)
-		}
-		return s
+// measured is the speed of this machine. The first call of a process takes some hundredths of a second.
+var measured = sync.OnceValue(func() (s machineSpeed) {
+	const tokens, width = 64, 768
+	b := cpu.New()
+	f32 := func(rows, cols int) kernels.Tensor {
+		return kernels.HostTensor(kernels.F32, rows, cols, make([]byte, 4*rows*cols))
 	}
-}
+	half := kernels.HostTensor(kernels.F16, width, width, make([]byte, 2*width*width))
+	out, in := f32(tokens, width), f32(tokens, width)
+	product := perSecond(func() { b.Linear(out, in, half, kernels.Tensor{}) })
+	s.flops = product * 2 * tokens * width * width
+	if packed, err := model.AllocNF4(b, width, width, 64, kernels.F16, true); err == nil {
+		s.quantised = perSecond(func() { b.QuantizeNF4(packed, half) }) * width * width
+		b.Free(packed)
+	}
+	return s
+})
 
 // perSecond is how often work can be done a second, by the best of some hundredths of a second.
 func perSecond(work func()) float64 {
