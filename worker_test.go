@@ -243,7 +243,11 @@ func TestClientsKilled(t *testing.T) {
 		step = snap.Curve[len(snap.Curve)-1].Step
 	}
 	finished(t, c)
-	if now := info(t, c); now.PID != first.PID || now.Clients != 0 {
+	now := info(t, c)
+	for deadline := time.Now().Add(5 * time.Second); now.Clients > 0 && time.Now().Before(deadline); now = info(t, c) {
+		time.Sleep(5 * time.Millisecond) // it notices that the last stream has ended
+	}
+	if now.PID != first.PID || now.Clients != 0 {
 		t.Errorf("in the end the worker is %+v", now)
 	}
 	runs := trained(t, dir)
@@ -434,5 +438,41 @@ func TestStopLeavesNothing(t *testing.T) {
 	out, err := exec.Command(quartet, "plan", "lora", "-C", dir).CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "goes on from step ") {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestOneWorkerForAll has four clients begin at once: one worker comes up, one run begins, and the others are told of it. A second worker is refused with
+// the first one's identity.
+func TestOneWorkerForAll(t *testing.T) {
+	quartet := program(t)
+	dir := smallWorkspace(t)
+	set(t, dir, map[string]string{"num_samples": "400", "num_epochs": "20"})
+	said := make(chan string)
+	for range 4 {
+		go func() {
+			out, _ := exec.Command(quartet, "run", "lora", "--detach", "-C", dir).CombinedOutput()
+			said <- string(out)
+		}()
+	}
+	begun := 0
+	for range 4 {
+		switch out := <-said; {
+		case strings.HasPrefix(out, "the worker has begun"):
+			begun++
+		case !strings.Contains(out, "a run is at work here already"):
+			t.Errorf("one of the others is told %q", out)
+		}
+	}
+	if begun != 1 {
+		t.Errorf("%d runs began", begun)
+	}
+	first := info(t, dial(t, dir))
+	out, err := exec.Command(quartet, "worker", "-C", dir).CombinedOutput()
+	want := fmt.Sprintf("process %d on %s, since %s", first.PID, first.Host, first.Started.Local().Format("2006-01-02 15:04"))
+	if err == nil || !strings.Contains(string(out), want) || bytes.Count(out, []byte("\n")) != 1 {
+		t.Errorf("a second worker: %v, %q, want %q", err, out, want)
+	}
+	if now := info(t, dial(t, dir)); now.PID != first.PID {
+		t.Errorf("process %d serves in place of %d", now.PID, first.PID)
 	}
 }
