@@ -101,6 +101,8 @@ func (m *model) acceptText() tea.Cmd {
 		cmd := m.ask(text.text(), variants)
 		if m.chat.busy() {
 			text.set("")
+		} else {
+			text.active = true // there is no worker yet: nothing that was written is lost
 		}
 		return cmd
 	}

@@ -5,7 +5,10 @@ package tui
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,23 +29,44 @@ import (
 // The bars are measured on a child process, which is this test again with a scene in its environment, on a real
 // pseudo-terminal of 120 × 40, and once more inside tmux.
 
-// scripted is a worker that streams without end.
-type scripted struct {
-	fake
-	scene string
+// serve is a worker of the workspace in dir that streams without end, as the real one does: NDJSON on its socket.
+func serve(t *testing.T, dir, scene string) {
+	socket, err := client.Socket(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes := http.NewServeMux()
+	info := newFake().snap.Info
+	info.Version = client.Version()
+	info.PID = os.Getpid()
+	routes.HandleFunc("GET /info", func(w http.ResponseWriter, _ *http.Request) { json.NewEncoder(w).Encode(info) })
+	routes.HandleFunc("GET /snapshot", func(w http.ResponseWriter, _ *http.Request) { json.NewEncoder(w).Encode(client.Snapshot{Info: info}) })
+	routes.HandleFunc("POST /plan", func(w http.ResponseWriter, _ *http.Request) { json.NewEncoder(w).Encode([]event.PlanPart{}) })
+	routes.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) { happen(w, r.Context(), scene) })
+	routes.HandleFunc("POST /chat", func(w http.ResponseWriter, r *http.Request) { talk(w, r.Context()) })
+	server := &http.Server{Handler: routes}
+	go server.Serve(listener)
+	t.Cleanup(func() { server.Close() })
 }
 
-func (s *scripted) Events(ctx context.Context, _ int64, visit func(client.Numbered) error) error {
+// happen streams a scene's events.
+func happen(w http.ResponseWriter, ctx context.Context, scene string) {
+	lines, flush := json.NewEncoder(w), http.NewResponseController(w)
 	seq := int64(0)
 	emit := func(e event.Event) {
 		seq++
 		e.Time = time.Now()
-		visit(client.Numbered{Seq: seq, Event: e})
+		lines.Encode(client.Numbered{Seq: seq, Event: e})
 	}
 	step := func(i, of int) event.Event {
 		return event.Event{Kind: event.TrainStep, Stage: "lora", Train: &event.TrainPart{Step: i, Steps: of, Loss: event.Float(2 + 4/(1+float64(i)/50) + 0.2*float64(i%7)/7), GradNorm: 1, LR: 1e-3, Tokens: 512, TokensPerSecond: 2048, ETA: float64(of-i) / 4}}
 	}
-	switch s.scene {
+	flush.Flush()
+	switch scene {
 	case "million":
 		emit(event.Event{Kind: event.StageStarted, Stage: "lora"})
 		for i := range 1_000_000 {
@@ -50,36 +74,34 @@ func (s *scripted) Events(ctx context.Context, _ int64, visit func(client.Number
 		}
 		emit(event.Event{Kind: event.StageDone, Stage: "lora"})
 		emit(event.Event{Kind: event.RunDone})
+		flush.Flush()
 	case "training", "both":
 		emit(event.Event{Kind: event.StageStarted, Stage: "lora"})
 		for i := 1; ctx.Err() == nil; i++ {
 			emit(step(i, 2000))
+			flush.Flush()
 			time.Sleep(250 * time.Millisecond)
 		}
 	}
 	<-ctx.Done()
-	return ctx.Err()
 }
 
 var words = strings.Fields("the quick model answers in plain words about owls rivers and small towns where rain falls on old stone roofs every autumn")
 
-func (s *scripted) Chat(ctx context.Context, r client.ChatRequest, visit func(client.ChatEvent)) error {
-	var all sync.WaitGroup
-	for n, v := range r.Variants {
-		all.Go(func() {
-			visit(client.ChatEvent{Variant: v, State: "decoding"})
-			for i := 0; ctx.Err() == nil; i++ { // 50 tokens a second each, 200 together
-				e := client.ChatEvent{Variant: v, State: "decoding", Text: " " + words[(i*7+n*3)%len(words)]}
-				if i%25 == 24 {
-					e.Timing = &client.ChatTiming{Tokens: i + 1, TTFT: 0.02, Prefill: 4000, Decode: 50}
-				}
-				visit(e)
-				time.Sleep(20 * time.Millisecond)
+// talk streams four answers of 50 tokens a second each, in the worker's pieces: two tokens of each every 40 ms.
+func talk(w http.ResponseWriter, ctx context.Context) {
+	lines, flush := json.NewEncoder(w), http.NewResponseController(w)
+	for i := 0; ctx.Err() == nil; i += 2 {
+		for n, v := range variants {
+			e := client.ChatEvent{Variant: v, State: "decoding", Text: " " + words[(i*7+n*3)%len(words)] + " " + words[(i*7+7+n*3)%len(words)]}
+			if i%24 == 0 {
+				e.Timing = &client.ChatTiming{Tokens: i + 1, TTFT: 0.02, Prefill: 4000, Decode: 50}
 			}
-		})
+			lines.Encode(e)
+		}
+		flush.Flush()
+		time.Sleep(40 * time.Millisecond)
 	}
-	all.Wait()
-	return nil
 }
 
 func TestBarsChild(t *testing.T) {
@@ -91,8 +113,6 @@ func TestBarsChild(t *testing.T) {
 		os.WriteFile(file, fmt.Append(nil, os.Getpid()), 0o644)
 	}
 	debug.SetGCPercent(100)
-	worker := &scripted{fake: *newFake(), scene: scene}
-	worker.snap.Info.PID = os.Getpid()
 	dir := os.Getenv("QUARTET_DIR")
 	gpu := func() Meter { return nil }
 	switch scene {
@@ -107,7 +127,7 @@ func TestBarsChild(t *testing.T) {
 	case "blocked":
 		gpu = func() Meter { return func() (Gauge, error) { select {} } }
 	}
-	err := Run(t.Context(), Options{Dir: dir, GPU: gpu, Open: func(context.Context, string) (Worker, error) { return worker, nil }})
+	err := Run(t.Context(), Options{Dir: dir, GPU: gpu, Open: func(_ context.Context, dir string) (Worker, error) { return client.Dial(dir) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,6 +154,7 @@ func open(t *testing.T, scene string, tmux, mute bool) *screen {
 	if err := os.WriteFile(filepath.Join(dir, "config.toml"), []byte(demoConfig), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	serve(t, dir, scene)
 	pidFile := filepath.Join(dir, "pid")
 	child := []string{os.Args[0], "-test.run", "^TestBarsChild$"}
 	env := append(os.Environ(), "QUARTET_SCENE="+scene, "QUARTET_DIR="+dir, "QUARTET_PID="+pidFile, "TERM=xterm-256color", "COLORTERM=truecolor", "LANG=C.UTF-8", "SSH_TTY=/dev/pts/0", "TMUX=")
@@ -320,6 +341,7 @@ func TestBars(t *testing.T) {
 		row("training, 4 points/s"+where, "≤ 2.5 kB/s", "%.2f kB/s, %.2f %%", rate/1e3, 100*core)
 		s.close()
 		s = open(t, "both", tmux, false)
+		s.until("runs lora", 10*time.Second)
 		s.press("t")
 		s.press("talk to me\r")
 		time.Sleep(2 * time.Second)

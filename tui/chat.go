@@ -159,24 +159,14 @@ func (m *model) ask(prompt string, which []string) tea.Cmd {
 	c.asked++
 	ctx, cancel := context.WithCancel(m.ctx)
 	c.cancel = cancel
-	asked, worker, post, sampling := c.asked, m.worker, m.post, c.sampling
+	asked, worker, post, sampling := c.asked, m.worker, m.soon, c.sampling
 	request := client.ChatRequest{Prompt: prompt, Variants: which, Sampling: &sampling, Race: c.race}
 	return func() tea.Msg {
-		events := make(chan client.ChatEvent)
-		done := make(chan struct{})
-		go func() {
-			batch(events, func(all []client.ChatEvent) { post(answersMsg{asked: asked, events: all}) })
-			close(done)
-		}()
 		err := worker.Chat(ctx, request, func(e client.ChatEvent) {
-			select {
-			case events <- e:
-			case <-ctx.Done():
-			}
+			post(answersMsg{asked: asked, events: []client.ChatEvent{e}})
 		})
-		close(events)
-		<-done
-		return answersMsg{asked: asked, over: true, err: err}
+		post(answersMsg{asked: asked, over: true, err: err})
+		return nil
 	}
 }
 

@@ -10,33 +10,29 @@ import (
 	"quartet/worker/client"
 )
 
-// frameEvery is the least time between two messages of a stream, because everything is drawn anew after each.
-const frameEvery = 80 * time.Millisecond
+// frameEvery is the least time between two frames for what streams, whatever it is: keys are painted at once.
+const frameEvery = 90 * time.Millisecond
 
-// batch hands on what comes over in, at most once per frameEvery and in order, until in is closed.
-func batch[T any](in <-chan T, send func([]T)) {
-	var waiting []T
+// bunchMsg are messages that share a frame.
+type bunchMsg []tea.Msg
+
+// batch hands on what comes over in, at most once per frameEvery and in order, until done is closed.
+func batch(in <-chan tea.Msg, done <-chan struct{}, send func(bunchMsg)) {
+	var waiting bunchMsg
 	var due <-chan time.Time
 	last := time.Time{}
-	flush := func() {
-		if len(waiting) > 0 {
-			send(waiting)
-			waiting, due, last = nil, nil, time.Now()
-		}
-	}
 	for {
 		select {
-		case v, ok := <-in:
-			if !ok {
-				flush()
-				return
-			}
-			waiting = append(waiting, v)
-			if rest := frameEvery - time.Since(last); due == nil {
-				due = time.After(max(rest, 0))
+		case msg := <-in:
+			waiting = append(waiting, msg)
+			if due == nil {
+				due = time.After(max(frameEvery-time.Since(last), 0))
 			}
 		case <-due:
-			flush()
+			send(waiting)
+			waiting, due, last = nil, nil, time.Now()
+		case <-done:
+			return
 		}
 	}
 }
@@ -68,7 +64,11 @@ func follow(ctx context.Context, feed int, open func(context.Context) (Worker, e
 			break
 		}
 		post(openedMsg{feed, worker, stateOf(snap)})
-		if err = relay(ctx, feed, worker, snap.Seq, post); errors.Is(err, client.ErrBehind) {
+		err = worker.Events(ctx, snap.Seq, func(e client.Numbered) error {
+			post(eventsMsg{feed, []client.Numbered{e}})
+			return ctx.Err()
+		})
+		if errors.Is(err, client.ErrBehind) {
 			err = nil
 		} else if err == nil {
 			err = errors.New("the worker has ended")
@@ -77,25 +77,4 @@ func follow(ctx context.Context, feed int, open func(context.Context) (Worker, e
 	if ctx.Err() == nil {
 		post(goneMsg{feed, err})
 	}
-}
-
-// relay tells post of the events after a number until there are no more.
-func relay(ctx context.Context, feed int, worker Worker, after int64, post func(tea.Msg)) error {
-	events := make(chan client.Numbered)
-	done := make(chan struct{})
-	go func() {
-		batch(events, func(all []client.Numbered) { post(eventsMsg{feed, all}) })
-		close(done)
-	}()
-	err := worker.Events(ctx, after, func(e client.Numbered) error {
-		select {
-		case events <- e:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	})
-	close(events)
-	<-done
-	return err
 }

@@ -66,3 +66,28 @@ func TestBehindBeginsAnew(t *testing.T) {
 		t.Errorf("the log holds %v", lines)
 	}
 }
+
+// TestStreamsShareFrames sends messages faster than frames come, and wants all of them, in order, in few bunches.
+func TestStreamsShareFrames(t *testing.T) {
+	in, done := make(chan tea.Msg), make(chan struct{})
+	defer close(done)
+	bunches := make(chan bunchMsg, 1000)
+	go batch(in, done, func(all bunchMsg) { bunches <- all })
+	const n = 400
+	for i := range n {
+		in <- i
+	}
+	got, frames := 0, 0
+	for got < n {
+		frames++
+		for _, msg := range <-bunches {
+			if msg != got {
+				t.Fatalf("message %v came as number %d", msg, got)
+			}
+			got++
+		}
+	}
+	if frames > n/4 {
+		t.Errorf("%d messages in %d frames", n, frames)
+	}
+}

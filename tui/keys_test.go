@@ -179,3 +179,18 @@ func TestSettingsKeepComments(t *testing.T) {
 		t.Error("the form does not say what is wrong")
 	}
 }
+
+// TestPromptWaitsForItsWorker sends a prompt while the worker is being started: nothing that was written is lost.
+func TestPromptWaitsForItsWorker(t *testing.T) {
+	b := newBench(t, 100, 30)
+	b.m.opening = true
+	b.press("t", "h", "i", "enter")
+	if frame := b.m.View().Content; !strings.Contains(frame, "hi") || !strings.Contains(frame, "being started") {
+		t.Errorf("the prompt is gone:\n%s", frame)
+	}
+	b.m.opening = false
+	b.press("enter")
+	if len(b.worker.chats) != 1 || b.worker.chats[0].Prompt != "hi" {
+		t.Errorf("asked %+v", b.worker.chats)
+	}
+}

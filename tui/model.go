@@ -44,7 +44,8 @@ type model struct {
 	ctx  context.Context
 	stop context.CancelFunc
 	post func(tea.Msg)
-	raw  func(string) // writes a sequence to the terminal
+	soon func(tea.Msg) // posts with the next frame of what streams, in order
+	raw  func(string)  // writes a sequence to the terminal
 	now  func() time.Time
 	dir  string
 
@@ -90,6 +91,7 @@ type model struct {
 func newModel(ctx context.Context, o Options) *model {
 	m := &model{o: o, dir: o.Dir, post: func(tea.Msg) {}, raw: func(string) {}, now: o.now, keys: bindings(), dark: true, profile: profileOf(o.Environment), state: newState(), focus: lossPane, main: lossPane}
 	m.ctx, m.stop = context.WithCancel(ctx)
+	m.soon = func(msg tea.Msg) { m.post(msg) }
 	if m.now == nil {
 		m.now = time.Now
 	}
@@ -145,7 +147,7 @@ func (m *model) Init() tea.Cmd {
 type startMsg struct{}
 
 func (m *model) start() {
-	m.memory.watch(m.ctx, m.o.GPU, m.post)
+	m.memory.watch(m.ctx, m.o.GPU, m.soon)
 	if m.config == nil && !m.o.Replay {
 		if m.trouble == "" {
 			m.dialog = &welcome{}
@@ -169,7 +171,7 @@ func (m *model) open() {
 	if folder, post := m.chat.folder, m.post; folder != "" {
 		go func() { post(countVotes(folder)) }()
 	}
-	go follow(ctx, m.feed, func(ctx context.Context) (Worker, error) { return o.Open(ctx, dir) }, m.post)
+	go follow(ctx, m.feed, func(ctx context.Context) (Worker, error) { return o.Open(ctx, dir) }, m.soon)
 }
 
 func (m *model) reopen() tea.Cmd {
@@ -213,6 +215,13 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		}
 	case tea.MouseClickMsg:
 		m.click(msg.X, msg.Y)
+	case bunchMsg:
+		var cmds []tea.Cmd
+		for _, one := range msg {
+			_, cmd := m.Update(one)
+			cmds = append(cmds, cmd)
+		}
+		return m, tea.Batch(cmds...)
 	case openedMsg:
 		if msg.feed == m.feed {
 			m.worker, m.state, m.opening, m.lost = msg.worker, msg.state, false, ""

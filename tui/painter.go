@@ -139,8 +139,9 @@ func (p *painter) begin() {
 	p.cells = uv.NewScreenBuffer(p.width, p.height)
 }
 
-// scrollFrom is from how many changed lines on it is tried whether others have only moved, which takes a look at all lines.
-const scrollFrom = 4
+// scrollFrom is from which part of the lines on, if they change, it is tried whether they have only moved, which takes a look
+// at all.
+const scrollFrom = 1.0 / 3
 
 // draw puts the lines of a frame that are not those of the frame before into the cells, or all of them.
 func (p *painter) draw(content string, all bool) {
@@ -153,8 +154,9 @@ func (p *painter) draw(content string, all bool) {
 			changed++
 		}
 	}
-	p.diff.SetScrollOptim(changed >= scrollFrom)
-	if changed >= scrollFrom {
+	scrolled := float64(changed) >= scrollFrom*float64(p.height)
+	p.diff.SetScrollOptim(scrolled)
+	if scrolled {
 		for y := range p.height {
 			p.cells.TouchLine(0, y, p.width)
 		}

@@ -75,6 +75,14 @@ func Run(ctx context.Context, o Options) error {
 	p := tea.NewProgram(painted{m, paint}, tea.WithContext(ctx), tea.WithEnvironment(o.Environment), tea.WithInput(in), tea.WithOutput(out),
 		tea.WithoutRenderer(), tea.WithFPS(1), tea.WithWindowSize(m.width, m.height), tea.WithoutSignalHandler())
 	m.post = p.Send
+	stream := make(chan tea.Msg)
+	m.soon = func(msg tea.Msg) {
+		select {
+		case stream <- msg:
+		case <-m.ctx.Done():
+		}
+	}
+	go batch(stream, m.ctx.Done(), func(all bunchMsg) { p.Send(all) })
 	done := make(chan struct{})
 	defer close(done)
 	go watchSize(out, p.Send, done)
