@@ -295,7 +295,7 @@ func (s *session) step(m *model.Model, roof Roof, shapes [][2]int) (Work, string
 	var seconds []float64
 	_, err = train.Run(ctx, adapted, data, train.Options{
 		MaxSteps: math.MaxInt16, BatchSize: 1, Accumulation: rows, LR: 1e-4, Schedule: "constant", Optimizer: "adamw", Beta1: 0.9, Beta2: 0.999,
-		Eps: 1e-8, MaxGradNorm: 1, LossPer: "token", FP16: s.b.Activations() == kernels.F16, Recompute: model.RecomputeFor(s.b.Name(), false),
+		Eps: 1e-8, MaxGradNorm: 1, LossPer: "token", FP16: s.b.Activations() == kernels.F16, Recompute: model.RecomputeFor(s.b.Name(), false, rows*tokens),
 	}, train.Hooks{OnStep: func(step train.Step) {
 		if step.Step > 1 {
 			seconds = append(seconds, step.Seconds)

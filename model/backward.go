@@ -87,7 +87,8 @@ func (p *Pass) layerBackward(i int, dx kernels.Tensor, further bool) {
 	T, l, a, x := dx.Rows, &p.m.Layers[i], p.layerActivations(i), p.stream(i)
 	tokens := p.run.tokens
 	norm := p.normalise(i)
-	if p.options.Recompute == RecomputeLayer {
+	last := i == len(p.m.Layers)-1 // its activations are still there
+	if p.options.Recompute == RecomputeLayer && !last {
 		p.layerInner(i, a, norm)
 	}
 	dnorm, dbranch := p.grad.norm.Slice(0, T), p.grad.branch.Slice(0, T)
@@ -101,8 +102,8 @@ func (p *Pass) layerBackward(i int, dx kernels.Tensor, further bool) {
 		return further
 	}
 
-	if adapted(FC1, FC2) {
-		if p.options.Recompute != RecomputeNothing {
+	if p.m.Adapter.throughMLP(i) {
+		if p.options.Recompute != RecomputeNothing && !last {
 			p.linear(i, FC1, a.fc1, norm, tokens)
 		}
 		dfc1 := p.grad.fc1.Slice(0, T)
@@ -163,6 +164,12 @@ func (p *Pass) adapterBackward(layer, l int, dx, dout, x, tokens kernels.Tensor)
 	if m := p.m.Adapter.Find(layer, l); m != nil {
 		p.fused.LowRankBackward(dx, m.GradA, m.GradB, dout, x, m.matrices(), p.adapterDrop(m, tokens), p.lowRankWork(m, x.Rows))
 	}
+}
+
+// throughMLP reports whether gradients go through a layer's MLP.
+func (a *Adapter) throughMLP(layer int) bool {
+	lowest := a.lowest()
+	return lowest >= 0 && layer > lowest || a.Find(layer, FC1) != nil || a.Find(layer, FC2) != nil
 }
 
 // lowest is the first layer with an adapted linear, -1 where only the output projection is adapted.

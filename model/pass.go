@@ -53,13 +53,16 @@ const (
 	RecomputeLayer   Recompute = "layer"   // all but the layers' inputs, for half more work
 )
 
-// RecomputeFor is what training computes again on a backend: on a GPU the MLP's inner activations, since its memory is what runs
-// out, and with checkpointing the layers.
-func RecomputeFor(backend string, checkpointing bool) Recompute {
+// smallPack is how many packed tokens a training may have that is to fit a small GPU.
+const smallPack = 2048
+
+// RecomputeFor is what training on packs of up to a number of tokens computes again on a backend: with checkpointing the layers; on a
+// GPU the MLP's inner activations of small packs, with which phi-2 fits 8 GB. Packs that want a larger GPU anyway are for speed.
+func RecomputeFor(backend string, checkpointing bool, tokens int) Recompute {
 	switch {
 	case checkpointing:
 		return RecomputeLayer
-	case backend == "cuda":
+	case backend == "cuda" && tokens <= smallPack:
 		return RecomputeMLP
 	}
 	return RecomputeNothing
@@ -114,8 +117,19 @@ type running struct {
 	slots                         kernels.Tensor // I32 (1,T): the cache rows of the batch's tokens
 }
 
-// logitElements bounds the logits that a pass holds at once.
-const logitElements = 16 << 20
+// logitRows is how many rows of logits a pass for a number of tokens holds at once: 26 MB in 16 bits, and in training a fifth of all, so
+// that products are large. They are whole tiles of a product on a GPU.
+func logitRows(tokens, vocabulary int, train bool) int {
+	const elements, tile = 13 << 20, 256
+	rows := elements / vocabulary
+	if train {
+		rows = max(rows, tokens/5)
+	}
+	if rows > tile {
+		rows -= rows % tile
+	}
+	return max(1, min(tokens, rows))
+}
 
 // NewPass reserves the memory for batches of up to maxTokens tokens. Running out of memory is an error that says what to change.
 func (m *Model) NewPass(maxTokens int, o PassOptions) (*Pass, error) {
@@ -132,7 +146,7 @@ func (m *Model) newPass(maxTokens, positions int, o PassOptions) (*Pass, error) 
 	}
 	p := &Pass{m: m, b: b, fused: kernels.Fuse(b), options: o, max: maxTokens, heads: c.HeadsGeometry()}
 	act, T := b.Activations(), maxTokens
-	p.chunk = max(1, min(maxTokens, logitElements/c.VocabSize))
+	p.chunk = logitRows(maxTokens, c.VocabSize, o.Train)
 	queries, keys := c.Heads*c.HeadDim(), c.KVHeads*c.HeadDim()
 	rank, widest := p.adapterSizes()
 	var err error
@@ -158,7 +172,7 @@ func (m *Model) newPass(maxTokens, positions int, o PassOptions) (*Pass, error) 
 	}
 	inner := alloc(act, T, c.Intermediate)
 	for i := range layers {
-		if i > 0 && o.Recompute != RecomputeMLP {
+		if i > 0 && o.Recompute != RecomputeMLP && m.Adapter.throughMLP(i-1) { // what no gradient needs may be overwritten
 			inner = alloc(act, T, c.Intermediate)
 		}
 		p.saved = append(p.saved, activations{
@@ -178,9 +192,9 @@ func (m *Model) newPass(maxTokens, positions int, o PassOptions) (*Pass, error) 
 	p.spans, p.tokens, p.slots = alloc(kernels.I32, T, 2), alloc(kernels.I32, T, 2), alloc(kernels.I32, 1, T)
 	p.wanted, p.labels, p.wantedTokens = alloc(kernels.I32, 1, p.chunk), alloc(kernels.I32, 1, p.chunk), alloc(kernels.I32, p.chunk, 2)
 	if o.Train {
-		// fc1's gradient may take gelu's place, unless fc2's adapter needs both.
+		// Gradients take the place of what the layers need on the way forward alone. fc2's adapter needs gelu besides fc1's gradient.
 		p.grad = gradients{
-			x: alloc(act, T, c.Hidden), norm: alloc(act, T, c.Hidden), branch: alloc(act, T, c.Hidden),
+			x: p.final, norm: alloc(act, T, c.Hidden), branch: p.branch,
 			q: alloc(act, T, queries), k: alloc(act, T, keys), v: alloc(act, T, keys),
 			attention: alloc(act, T, queries), fc1: p.gelu,
 			adapted: alloc(act, T, widest), lowRank: alloc(act, T, rank), picked: alloc(act, p.chunk, c.Hidden),

@@ -8,6 +8,24 @@ import (
 	"quartet/model/modeltest"
 )
 
+// TestTrainingBytes requires phi-2's training to fit the GPUs that it is planned for: 8 GB, or 12 GB with sixteen rows at once.
+func TestTrainingBytes(t *testing.T) {
+	c := model.Config{
+		VocabSize: 51200, Hidden: 2560, Intermediate: 10240, Layers: 32, Heads: 32, KVHeads: 32, MaxPositions: 2048, RotaryFactor: 0.4,
+	}
+	for tokens, limit := range map[int]int64{4 * 256: 6_580_000_000, 16 * 256: 12_000_000_000} {
+		again := model.RecomputeFor("cuda", false, tokens)
+		bytes, err := c.TrainingBytes(model.AdapterConfig{R: 8, Targets: []string{"q_proj", "v_proj"}}, tokens, again, kernels.F16)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const moments = 8 // bytes of a parameter
+		if all := 2*c.Parameters() + bytes + moments*2_621_440; all > limit {
+			t.Errorf("%d tokens take %d bytes, the limit is %d", tokens, all, limit)
+		}
+	}
+}
+
 // TestPlannedBytes holds the planned memory against what is reserved.
 func TestPlannedBytes(t *testing.T) {
 	m := load(t, modeltest.Shape{Layers: 3})

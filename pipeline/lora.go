@@ -23,6 +23,11 @@ import (
 // activations of large groups; being a constant, it does not make results depend on the machine's memory.
 const maxPacked = 4096
 
+// packedTokens is the most tokens that a step of the configured training packs, as long as no row is longer than maxPacked.
+func packedTokens(c *config.Config) int {
+	return min(maxPacked, c.Training.BatchSize*c.Training.GradientAccumulationSteps*c.Dataset.MaxLength)
+}
+
 // trainingLog is training.json: how an adapter came about.
 type trainingLog struct {
 	Loss            []eval.Figure   `json:"loss"`
@@ -200,7 +205,7 @@ func (j *job) trainOptions(b kernels.Backend) train.Options {
 		LR: t.LearningRate, Schedule: t.Schedule, Warmup: t.WarmupSteps,
 		Optimizer: t.Optim, Beta1: t.AdamBeta1, Beta2: t.AdamBeta2, Eps: t.AdamEpsilon, WeightDecay: t.WeightDecay,
 		MaxGradNorm: t.MaxGradNorm, FP16: t.FP16, LossPer: t.LossPer,
-		Seed: j.w.Config.Seed, Recompute: model.RecomputeFor(b.Name(), t.GradientCheckpointing), MaxPackedTokens: maxPacked,
+		Seed: j.w.Config.Seed, Recompute: model.RecomputeFor(b.Name(), t.GradientCheckpointing, packedTokens(j.w.Config)), MaxPackedTokens: maxPacked,
 		Base: j.inputs[j.needs[0]].tree.digest(),
 	}
 }

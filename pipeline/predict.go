@@ -120,8 +120,8 @@ func (w *Workspace) sizes(mc model.Config) sizes {
 	s.answerTokens = float64(c.Dataset.HeldOut+len(c.Evaluation.TestPrompts)) * float64(c.Evaluation.MaxNewTokens)
 
 	device, act := expected(c.Device)
-	group := min(maxPacked, c.Training.BatchSize*c.Training.GradientAccumulationSteps*c.Dataset.MaxLength)
-	again := model.RecomputeFor(device, c.Training.GradientCheckpointing)
+	group := packedTokens(c)
+	again := model.RecomputeFor(device, c.Training.GradientCheckpointing, group)
 	s.training = s.base
 	if c.LoRA.Base == "nf4" {
 		s.training = s.nf4
