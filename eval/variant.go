@@ -40,6 +40,7 @@ func open(ctx context.Context, b kernels.Backend, variants []Variant, told func(
 		load    time.Duration
 	}
 	folders := map[string]shared{}
+	var loaded []*model.Weights
 	release = func() {
 		for _, v := range all {
 			if v.model != nil && v.model.Adapter != nil {
@@ -85,10 +86,11 @@ func open(ctx context.Context, b kernels.Backend, variants []Variant, told func(
 		s, ok := folders[variant.Weights]
 		if !ok {
 			started := time.Now()
-			if s.weights, err = model.Load(b, variant.Weights); err != nil {
+			if s.weights, err = model.Load(b, variant.Weights, loaded...); err != nil {
 				return nil, release, fmt.Errorf("variant %s: %w", variant.Name, err)
 			}
 			s.load = time.Since(started)
+			loaded = append(loaded, s.weights)
 			folders[variant.Weights] = s
 		}
 		v.model, v.load = &model.Model{Weights: s.weights}, s.load

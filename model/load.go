@@ -11,8 +11,9 @@ import (
 )
 
 // Load maps a model folder in Hugging Face's layout into b's memory: fp16, bf16 or fp32, or with a quantization_config
-// the linears in bitsandbytes' NF4. On the CPU the weights stay in the mapped files.
-func Load(b kernels.Backend, dir string) (*Weights, error) {
+// the linears in bitsandbytes' NF4. On the CPU the weights stay in the mapped files; on a device, tensors whose bytes weights
+// beside hold already are shared with them.
+func Load(b kernels.Backend, dir string, beside ...*Weights) (*Weights, error) {
 	c, err := ReadConfig(dir)
 	if err != nil {
 		return nil, err
@@ -21,15 +22,15 @@ func Load(b kernels.Backend, dir string) (*Weights, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Weights{Config: c, backend: b, closers: []func() error{ck.Close}}
-	if err := w.read(ck); err != nil {
+	w := &Weights{Config: c, backend: b, pieces: map[string]*piece{}, closers: []func() error{ck.Close}}
+	if err := w.read(ck, beside); err != nil {
 		w.Close()
 		return nil, fmt.Errorf("load %s: %w", dir, err)
 	}
 	return w, nil
 }
 
-func (w *Weights) read(ck *safetensors.Checkpoint) error {
+func (w *Weights) read(ck *safetensors.Checkpoint, beside []*Weights) error {
 	for _, name := range ck.Names() {
 		if strings.HasPrefix(name, "transformer.") || strings.HasPrefix(name, "layers.") {
 			return fmt.Errorf("tensor %.120q belongs to the layout of 2023; take a revision of 2024 or later", name)
@@ -42,8 +43,8 @@ func (w *Weights) read(ck *safetensors.Checkpoint) error {
 			return kernels.Tensor{}
 		}
 		var t kernels.Tensor
-		if t, err = importPlain(w.backend, ck, name, rows, cols); err == nil {
-			w.owned = append(w.owned, t)
+		if t, err = plain(ck, name, rows, cols); err == nil {
+			t, err = w.place(name, t, beside)
 		}
 		return t
 	}
@@ -89,8 +90,8 @@ func (w *Weights) read(ck *safetensors.Checkpoint) error {
 // DType is the type of the checkpoint's 16- or 32-bit weights, to which an adapter's start is rounded.
 func (w *Weights) DType() kernels.DType { return w.Embed.DType }
 
-// importPlain takes a 16- or 32-bit floating tensor of exactly rows × cols elements from a checkpoint.
-func importPlain(b kernels.Backend, ck *safetensors.Checkpoint, name string, rows, cols int) (kernels.Tensor, error) {
+// plain is a 16- or 32-bit floating tensor of exactly rows × cols elements in a checkpoint's mapped file.
+func plain(ck *safetensors.Checkpoint, name string, rows, cols int) (kernels.Tensor, error) {
 	st, err := ck.Get(name)
 	if err != nil {
 		return kernels.Tensor{}, err
@@ -102,7 +103,16 @@ func importPlain(b kernels.Backend, ck *safetensors.Checkpoint, name string, row
 	if !shapeIs(st.Shape, rows, cols) {
 		return kernels.Tensor{}, fmt.Errorf("tensor %s has shape %v, but config.json asks for [%d %d]", name, st.Shape, rows, cols)
 	}
-	return b.Import(kernels.HostTensor(d, rows, cols, st.Data))
+	return kernels.HostTensor(d, rows, cols, st.Data), nil
+}
+
+// importPlain takes a plain tensor from a checkpoint to a backend.
+func importPlain(b kernels.Backend, ck *safetensors.Checkpoint, name string, rows, cols int) (kernels.Tensor, error) {
+	t, err := plain(ck, name, rows, cols)
+	if err != nil {
+		return kernels.Tensor{}, err
+	}
+	return b.Import(t)
 }
 
 func shapeIs(shape []int, rows, cols int) bool {
@@ -112,21 +122,25 @@ func shapeIs(shape []int, rows, cols int) bool {
 // Backend is where the weights lie.
 func (w *Weights) Backend() kernels.Backend { return w.backend }
 
-// Bytes is the memory of the weights, those in mapped files included.
+// Bytes is the memory of the weights, those in mapped files and those shared with other weights included.
 func (w *Weights) Bytes() int64 {
 	var n int64
 	for _, t := range w.owned {
 		n += int64(t.Bytes())
 	}
+	for _, p := range w.pieces {
+		n += int64(p.tensor.Bytes())
+	}
 	return n
 }
 
-// Close frees the weights and unmaps their files; every model on them becomes invalid.
+// Close frees the weights that no other share and unmaps their files; every model on them becomes invalid.
 func (w *Weights) Close() error {
 	for _, t := range w.owned {
 		w.backend.Free(t)
 	}
 	w.owned = nil
+	w.leave()
 	var errs []error
 	for _, c := range w.closers {
 		errs = append(errs, c())

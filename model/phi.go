@@ -47,6 +47,7 @@ type Weights struct {
 
 	backend kernels.Backend
 	owned   []kernels.Tensor
+	pieces  map[string]*piece // the plain tensors, by their names in the checkpoint
 	closers []func() error
 }
 

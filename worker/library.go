@@ -63,7 +63,11 @@ func (l *library) borrow(device string, v eval.Variant) (m *model.Model, giveBac
 
 func (l *library) take(v eval.Variant) (*model.Model, func(), error) {
 	w, err := fetch(l.weights, v.Weights, func() (*model.Weights, func(), error) {
-		w, err := model.Load(l.backend, v.Weights)
+		var beside []*model.Weights
+		for _, s := range l.weights {
+			beside = append(beside, s.thing)
+		}
+		w, err := model.Load(l.backend, v.Weights, beside...)
 		if err == nil {
 			l.loaded++
 		}
