@@ -40,7 +40,8 @@ type Progress struct {
 type Hooks struct {
 	OnProgress func(Progress)
 	OnWarning  func(string)
-	Between    func() error // called between layers, as model.Weights says
+	OnMemory   func(byUse map[string]int64) // bytes, once the variants are loaded: weights, adapter, and for the answers cache, activations
+	Between    func() error                 // called between layers, as model.Weights says
 }
 
 // evaluation is an evaluation at work.
@@ -66,6 +67,9 @@ type evaluation struct {
 func Evaluate(ctx context.Context, b kernels.Backend, variants []Variant, data Data, o Options, h Hooks) (*Results, error) {
 	if h.OnProgress == nil {
 		h.OnProgress = func(Progress) {}
+	}
+	if h.OnMemory == nil {
+		h.OnMemory = func(map[string]int64) {}
 	}
 	if h.OnWarning == nil {
 		h.OnWarning = func(string) {}
@@ -138,6 +142,31 @@ func (e *evaluation) sizes() error {
 		r.ResidentBytes += cache.Bytes()
 		cache.Close()
 	}
+	return e.memory()
+}
+
+// memory tells what the evaluation holds while the variants answer. Weights that variants share count once.
+func (e *evaluation) memory() error {
+	uses := map[string]int64{}
+	counted := map[*model.Weights]bool{}
+	for _, v := range e.variants {
+		if w := v.model.Weights; !counted[w] {
+			counted[w] = true
+			uses["weights"] += w.Bytes()
+		}
+		if v.model.Adapter != nil {
+			uses["adapter"] += v.model.Adapter.Bytes()
+		}
+	}
+	m := e.variants[0].model
+	sequences, capacity, act := max(e.options.Batch, 1), e.longest()+e.options.MaxNew, m.Backend().Activations()
+	all, err := m.Config.CacheBytes(sequences, capacity, act)
+	if err != nil {
+		return fmt.Errorf("variant %s: %w", e.variants[0].Name, err)
+	}
+	uses["cache"] = int64(2 * m.Config.Layers * act.Bytes(sequences*capacity*m.Config.KVHeads*m.Config.HeadDim()))
+	uses["activations"] = all - uses["cache"]
+	e.hooks.OnMemory(uses)
 	return nil
 }
 

@@ -19,6 +19,7 @@ const (
 	Progress     Kind = "progress"      // Progress
 	TrainStep    Kind = "train_step"    // Train
 	Preview      Kind = "preview"       // Preview: one batch before training
+	Memory       Kind = "memory"        // Memory: what the stage has reserved; a later one replaces it
 	Log          Kind = "log"           // Text
 	Warning      Kind = "warning"       // Text: what is odd and what to try
 	StageDone    Kind = "stage_done"    // Seconds, Figures
@@ -44,11 +45,24 @@ type Event struct {
 	Preview  *PreviewPart    `json:"preview,omitempty"`
 	Plan     []PlanPart      `json:"plan,omitempty"`
 	Results  json.RawMessage `json:"results,omitempty"`
+	Memory   Uses            `json:"memory,omitempty"`
 
 	Seconds  float64          `json:"seconds,omitempty"`
 	Figures  map[string]Float `json:"figures,omitempty"`
 	Canceled bool             `json:"canceled,omitempty"`
 	Clients  int              `json:"clients,omitempty"`
+}
+
+// Uses are bytes of memory by what they are for: "weights", "adapter" (its gradients included), "optimizer", "activations",
+// "cache" (keys and values), "other".
+type Uses map[string]int64
+
+// Total is the bytes of all uses.
+func (u Uses) Total() (n int64) {
+	for _, bytes := range u {
+		n += bytes
+	}
+	return n
 }
 
 // ProgressPart is how far a stage has come.
@@ -101,6 +115,7 @@ type PlanPart struct {
 	Reason      string  `json:"reason,omitempty"`
 	Run         bool    `json:"run"`
 	MemoryBytes int64   `json:"memory_bytes,omitempty"` // predicted peak, 0 where it cannot be known yet
+	Memory      Uses    `json:"memory,omitempty"`       // what MemoryBytes is predicted to be for
 	DiskBytes   int64   `json:"disk_bytes,omitempty"`   // predicted size of what the stage writes
 	Seconds     float64 `json:"seconds,omitempty"`      // predicted
 }

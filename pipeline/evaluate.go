@@ -96,7 +96,7 @@ func (j *job) measure(ctx context.Context, variants []eval.Variant) (*eval.Resul
 	results, err := eval.Evaluate(ctx, b, variants,
 		eval.Data{Tokenizer: t, Template: j.w.Template(), HeldOut: rows, Prompts: c.Evaluation.TestPrompts},
 		eval.Options{MaxNew: c.Evaluation.MaxNewTokens, Batch: c.Evaluation.Batch, Sampling: j.w.Sampling()},
-		eval.Hooks{OnWarning: j.warn, Between: j.between(ctx), OnProgress: func(p eval.Progress) {
+		eval.Hooks{OnWarning: j.warn, OnMemory: j.reserved, Between: j.between(ctx), OnProgress: func(p eval.Progress) {
 			label, key := strings.TrimSpace(p.Phase+" "+p.Variant), p.Phase
 			if p.Phase == "answers" { // counted for each variant
 				key = label

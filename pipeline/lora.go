@@ -219,7 +219,7 @@ func (j *job) trainHooks() train.Hooks {
 			}})
 			j.crashAt(fmt.Sprintf("step %d", s.Step))
 		},
-		OnWarning: j.warn, Checkpoint: j.w.checkpoint(), CheckpointEvery: j.checkpointEvery(),
+		OnWarning: j.warn, OnMemory: j.reserved, Checkpoint: j.w.checkpoint(), CheckpointEvery: j.checkpointEvery(),
 	}
 }
 

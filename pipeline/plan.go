@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"quartet/event"
 )
 
 // State is how a stage stands.
@@ -37,9 +39,9 @@ type StagePlan struct {
 
 // Prediction is what a stage will need. A zero means that it cannot be known yet.
 type Prediction struct {
-	MemoryBytes int64   // at the peak, besides the program itself
-	DiskBytes   int64   // of what the stage writes
-	Seconds     float64 // how long it takes
+	Memory    event.Uses // at the peak, besides the program itself
+	DiskBytes int64      // of what the stage writes
+	Seconds   float64    // how long it takes
 }
 
 // facts is all that the plan depends on for one stage. Gathering them is look's work, deciding is decide's.

@@ -11,6 +11,7 @@ import (
 	"quartet/config"
 	"quartet/dataset"
 	"quartet/demo"
+	"quartet/event"
 	"quartet/kernels"
 	"quartet/kernels/cpu"
 	"quartet/model"
@@ -28,15 +29,15 @@ func (w *Workspace) predict(plan Plan, all []facts) {
 		p := &plan[i].Prediction
 		switch plan[i].Stage {
 		case Base:
-			p.DiskBytes, p.MemoryBytes = s.base, 64<<20
+			p.DiskBytes, p.Memory = s.base, event.Uses{"other": 64 << 20}
 		case Quantize:
-			p.DiskBytes, p.MemoryBytes = s.nf4, 9*s.largest
+			p.DiskBytes, p.Memory = s.nf4, event.Uses{"weights": 9 * s.largest}
 		case LoRA:
-			p.DiskBytes, p.MemoryBytes = 4*s.adapter, s.training
+			p.DiskBytes, p.Memory = 4*s.adapter, s.training
 		case LoRAQuantize:
-			p.DiskBytes, p.MemoryBytes = s.nf4, 11*s.largest
+			p.DiskBytes, p.Memory = s.nf4, event.Uses{"weights": 11 * s.largest}
 		case Evaluate:
-			p.DiskBytes, p.MemoryBytes = int64(s.heldOut)*4096, s.evaluation
+			p.DiskBytes, p.Memory = int64(s.heldOut)*4096, s.evaluation
 		}
 		if m := all[i].manifest; m != nil && m.Seconds > 0 {
 			p.Seconds = m.Seconds
@@ -73,11 +74,11 @@ func (w *Workspace) modelConfig() (model.Config, bool) {
 
 // sizes is what the predictions are made of.
 type sizes struct {
-	parameters, linears  int64 // of the model; of these, in the matrices that are quantised
-	base, nf4            int64 // bytes of the weights
-	largest              int64 // elements of the largest quantised matrix
-	adapter              int64 // parameters
-	training, evaluation int64 // bytes at the peak
+	parameters, linears  int64      // of the model; of these, in the matrices that are quantised
+	base, nf4            int64      // bytes of the weights
+	largest              int64      // elements of the largest quantised matrix
+	adapter              int64      // parameters
+	training, evaluation event.Uses // at the peak
 	trainTokens          float64
 	heldOut              int // rows
 	heldOutTokens        float64
@@ -122,11 +123,11 @@ func (w *Workspace) sizes(mc model.Config) sizes {
 	device, act := expected(c.Device)
 	group := packedTokens(c)
 	again := model.RecomputeFor(device, c.Training.GradientCheckpointing, group)
-	s.training = s.base
+	s.training = event.Uses{"weights": s.base}
 	if c.LoRA.Base == "nf4" {
-		s.training = s.nf4
+		s.training["weights"] = s.nf4
 		if device == "cuda" {
-			s.training += int64(act.Bytes(int(s.largest))) // the matrix that is dequantised at the moment
+			s.training["weights"] += int64(act.Bytes(int(s.largest))) // the matrix that is dequantised at the moment
 		}
 	}
 	moments := int64(8)
@@ -134,12 +135,12 @@ func (w *Workspace) sizes(mc model.Config) sizes {
 		moments = 2
 	}
 	if pass, err := mc.TrainingBytes(model.AdapterConfig{R: c.LoRA.R, Targets: c.LoRA.TargetModules}, group, again, act); err == nil {
-		s.training += s.adapter*moments + pass
+		s.training["adapter"], s.training["optimizer"], s.training["activations"] = 8*s.adapter, s.adapter*moments, pass-8*s.adapter
 	}
 	longest := min(c.Dataset.MaxLength+c.Evaluation.MaxNewTokens, mc.MaxPositions)
-	s.evaluation = s.base + 2*s.nf4 + 4*s.adapter
+	s.evaluation = event.Uses{"weights": s.base + 2*s.nf4, "adapter": 4 * s.adapter}
 	if cache, err := mc.CacheBytes(c.Evaluation.Batch, longest, act); err == nil {
-		s.evaluation += cache
+		s.evaluation["cache"] = cache
 	}
 	return s
 }

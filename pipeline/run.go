@@ -168,7 +168,7 @@ func (p Plan) parts() []event.PlanPart {
 	for i, s := range p {
 		parts[i] = event.PlanPart{
 			Stage: s.Stage, State: string(s.State), Reason: s.Reason, Run: s.Run,
-			MemoryBytes: s.MemoryBytes, DiskBytes: s.DiskBytes, Seconds: s.Seconds,
+			MemoryBytes: s.Memory.Total(), Memory: s.Memory, DiskBytes: s.DiskBytes, Seconds: s.Seconds,
 		}
 	}
 	return parts
@@ -270,6 +270,11 @@ func (j *job) device() (kernels.Backend, error) {
 		j.runner.backend = b
 	}
 	return j.backend, nil
+}
+
+// reserved tells what memory the stage has by now, by use.
+func (j *job) reserved(byUse map[string]int64) {
+	j.emit(event.Event{Kind: event.Memory, Memory: byUse})
 }
 
 // between lets others use the device, and ends the work when ctx has ended.

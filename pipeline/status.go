@@ -26,7 +26,7 @@ func Status(w *Workspace) ([]event.PlanPart, error) {
 	parts := plan.parts()
 	for i := range parts {
 		p := &parts[i]
-		p.MemoryBytes, p.DiskBytes, p.Seconds = 0, all[i].found.Bytes(), 0
+		p.MemoryBytes, p.Memory, p.DiskBytes, p.Seconds = 0, nil, all[i].found.Bytes(), 0
 		if m := all[i].manifest; m != nil && all[i].there {
 			p.Seconds, p.MemoryBytes = m.Seconds, int64(m.Figures["memory_bytes"])
 		}

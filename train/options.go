@@ -56,9 +56,10 @@ type Step struct {
 // Hooks are how a run reports and where it keeps its checkpoint. All fields may be left out.
 type Hooks struct {
 	OnStep          func(Step)
-	OnWarning       func(string) // one line that says what to try
-	Checkpoint      string       // folder of the checkpoint, made when needed; a run that finds one there resumes from it
-	CheckpointEvery int          // steps between checkpoints; 0 for none but the one at cancellation
+	OnWarning       func(string)                 // one line that says what to try
+	OnMemory        func(byUse map[string]int64) // bytes, once all is reserved: weights, adapter, optimizer, activations
+	Checkpoint      string                       // folder of the checkpoint, made when needed; a run that finds one there resumes from it
+	CheckpointEvery int                          // steps between checkpoints; 0 for none but the one at cancellation
 }
 
 // Result is what a run did, the part before a resume included.

@@ -119,7 +119,16 @@ func (r *run) start() error {
 	if r.pass, err = r.m.NewPass(r.longestPack(), model.PassOptions{Train: true, Recompute: r.o.Recompute}); err != nil {
 		return err
 	}
-	r.result.Bytes = r.m.Bytes() + int64(r.m.Adapter.Values.Bytes()+r.m.Adapter.Grads.Bytes()) + r.optimizer.bytes() + r.pass.Bytes()
+	uses := map[string]int64{
+		"weights": r.m.Bytes(), "adapter": int64(r.m.Adapter.Values.Bytes() + r.m.Adapter.Grads.Bytes()),
+		"optimizer": r.optimizer.bytes(), "activations": r.pass.Bytes(),
+	}
+	for _, n := range uses {
+		r.result.Bytes += n
+	}
+	if r.h.OnMemory != nil {
+		r.h.OnMemory(uses)
+	}
 	return nil
 }
 

@@ -203,7 +203,7 @@ func training(steps int) []event.Event {
 	plan := []event.PlanPart{
 		{Stage: "base", State: "missing", Reason: "not made yet", Run: true, MemoryBytes: 67_100_000, DiskBytes: 5_020_000, Seconds: 0.1},
 		{Stage: "quantize", State: "missing", Reason: "not made yet", Run: true, MemoryBytes: 921_600, DiskBytes: 2_287_424, Seconds: 0.1},
-		{Stage: "lora", State: "missing", Reason: "not made yet", Run: true, MemoryBytes: 3_710_000_000, DiskBytes: 122_880, Seconds: 5},
+		{Stage: "lora", State: "missing", Reason: "not made yet", Run: true, MemoryBytes: 3_710_000_000, Memory: event.Uses{"weights": 5_560_000, "adapter": 49_000_000, "activations": 3_655_440_000}, DiskBytes: 122_880, Seconds: 5},
 		{Stage: "lora_quantize", State: "missing", Reason: "not made yet", Run: true, MemoryBytes: 1_126_400, DiskBytes: 2_287_424, Seconds: 0.1},
 		{Stage: "evaluate", State: "missing", Reason: "not made yet", Run: true, MemoryBytes: 90_506_112, DiskBytes: 614_400, Seconds: 11},
 	}
@@ -218,6 +218,7 @@ func training(steps int) []event.Event {
 		at(3, event.Event{Kind: event.Preview, Stage: "lora", Preview: &event.PreviewPart{Rows: 400, Tokens: 17429, Trained: 17029, Masked: 400, EOSTargets: 400, PaddingShare: 0.66,
 			Pieces: []event.Piece{{Text: "###"}, {Text: " Instruction:\nWhat kind of animal is a bee?\n\n### Response:\nA bee is an insect.<|endoftext|>", Trained: true}}}}),
 	}
+	events = append(events, at(3, event.Event{Kind: event.Memory, Stage: "lora", Memory: event.Uses{"weights": 5_560_000, "adapter": 980_000, "optimizer": 250_000, "activations": 2_110_000_000}}))
 	for i := range steps {
 		step := event.TrainPart{Step: i + 1, Steps: 200, Epoch: 1, Loss: event.Float(1.9 + 4.8*math.Exp(-float64(i)/18) + 0.25*math.Sin(float64(i*i))), GradNorm: event.Float(0.4 + math.Exp(-float64(i)/9)),
 			LR: event.Float(5e-3 * (1 - float64(i)/200)), LossScale: 65536, Tokens: 87, TokensPerSecond: 4000, ETA: float64(200-i) * 0.1}

@@ -49,7 +49,7 @@ func TestHostileText(t *testing.T) {
 				event.Event{Time: start, Kind: event.StageFailed, Stage: "quantize", Text: text},
 				event.Event{Time: start, Kind: event.Results, Results: []byte(`{"variants":[{"name":"a\u001b[2Jb\u202e","missing":"\u0007"}]}`)},
 			)
-			b.m.state.stages["lora"].memory = map[string]int64{text: 100, "weights": 5}
+			b.m.state.stages["lora"].memory = event.Uses{text: 100, "weights": 5}
 			b.m.memory.trouble = text
 			e := newExchange(text)
 			for _, a := range e.Answers {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	tea "charm.land/bubbletea/v2"
+
+	"quartet/event"
 )
 
 // Meter reads a GPU: its state, or why there is none. It may block for ever.
@@ -135,6 +137,10 @@ func (v *memory) lines(m *model, w, h int) []string {
 	if g := v.gpu; g != nil {
 		used, total, label = g.Used, g.Total, "GPU"
 	}
+	held, planned := st.memory, false
+	if st.running() && len(held) == 0 || st.plan.State == "" || st.plan.State == "missing" {
+		held, planned = st.plan.Memory, true
+	}
 	stale := v.stale(m.now())
 	var lines []string
 	l := t.line(w).add(dim, " "+label+" ")
@@ -144,19 +150,30 @@ func (v *memory) lines(m *model, w, h int) []string {
 		if stale > 0 {
 			bar = max(bar-10, 4)
 		}
-		full := int(used * int64(bar) / total)
+		ours := v.host.worker
+		if g := v.gpu; g != nil {
+			ours = max(g.Ours, 0)
+		}
+		others := max(used-ours, 0)
 		mark := -1
 		if st.plan.MemoryBytes > 0 {
-			mark = min(int((max(used-v.host.worker, 0)+st.plan.MemoryBytes)*int64(bar)/total), bar-1)
+			mark = min(int((others+st.plan.MemoryBytes)*int64(bar)/total), bar-1)
 		}
+		looks := parts(others, used, held)
 		for i := range bar {
+			at := int64(i) * total / int64(bar)
+			for len(looks) > 0 && at >= looks[0].end {
+				looks = looks[1:]
+			}
 			switch {
 			case i == mark:
 				l.add(warn, t.glyph.bar)
-			case i < full:
-				l.add(accent, t.glyph.full)
-			default:
+			case at >= used:
 				l.add(dim, t.glyph.empty)
+			case len(looks) > 0:
+				l.add(looks[0].look, t.glyph.full)
+			default:
+				l.add(accent, t.glyph.full)
 			}
 		}
 		l.add(plain, text)
@@ -191,25 +208,60 @@ func (v *memory) lines(m *model, w, h int) []string {
 	case stale > 0:
 		add(warn, fmt.Sprintf("the GPU does not answer: stale %.0fs", stale.Seconds()))
 	}
-	if v.host.worker > 0 {
+	if v.host.worker > 0 && v.gpu == nil {
 		add(dim, "worker "+size(v.host.worker)+" of the host's memory")
 	}
-	if len(st.memory) > 0 {
-		var parts []string
-		for _, use := range uses(st.memory) {
-			parts = append(parts, use+" "+size(st.memory[use]))
+	if len(held) > 0 {
+		what := st.plan.Stage + " has "
+		switch {
+		case planned:
+			what = st.plan.Stage + " plans "
+		case !st.running():
+			what = st.plan.Stage + " had "
 		}
-		for _, text := range wrap(t.safe(strings.Join(parts, " · ")), w-2) {
-			add(plain, text)
+		what += size(held.Total())
+		if !planned && st.plan.MemoryBytes > 0 {
+			what += " of " + t.glyph.bar + " " + size(st.plan.MemoryBytes) + " planned"
 		}
-	}
-	if st.plan.MemoryBytes > 0 {
+		lines = append(lines, v.legend(t, what+":", held, w)...)
+	} else if st.plan.MemoryBytes > 0 {
 		add(dim, fmt.Sprintf("%s %s plans %s at its peak", t.glyph.bar, st.plan.Stage, size(st.plan.MemoryBytes)))
 	}
 	if v.trouble != "" {
 		add(warn, "GPU: "+v.trouble)
 	}
 	return m.block(lines, w, h)
+}
+
+// part is a part of the bar: what it looks like, and the byte that it ends before.
+type part struct {
+	end  int64
+	look role
+}
+
+// looks are those of each use, in the bar and in its legend.
+var looks = map[string]role{"weights": accent, "adapter": strong, "optimizer": good, "activations": warn, "cache": added}
+
+// parts are others' memory and after it the worker's by use, as far as that is known.
+func parts(others, used int64, held event.Uses) []part {
+	all := []part{{others, dim}}
+	for _, use := range uses(held) {
+		all = append(all, part{min(all[len(all)-1].end+held[use], used), looks[use]})
+	}
+	return all
+}
+
+// legend tells in the bar's colours what memory is used for.
+func (v *memory) legend(t *theme, what string, held event.Uses, w int) (lines []string) {
+	l := t.line(w).add(dim, " "+t.safe(what))
+	for _, use := range uses(held) {
+		name, bytes := " "+t.safe(use)+" ", size(held[use])
+		if l.used+columns(name+bytes) > w {
+			lines, l = append(lines, l.String()), t.line(w).add(plain, " ")
+		}
+		l.add(looks[use], name).add(plain, bytes)
+	}
+	return append(lines, l.String())
 }
 
 // readHost reads the machine's memory and what the worker's process has of it.

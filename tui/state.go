@@ -23,8 +23,8 @@ type stage struct {
 	seconds  float64   // how long its last run took
 	figures  map[string]event.Float
 	size     int64
-	memory   map[string]int64
-	failure  string // why its last run ended, in one line
+	memory   event.Uses // that it has reserved, or had in its last run
+	failure  string     // why its last run ended, in one line
 }
 
 func (s *stage) running() bool { return s.plan.State == "running" }
@@ -134,6 +134,8 @@ func (s *state) apply(e event.Event) {
 				s.note(e, warn, "step skipped: the gradient overflowed")
 			}
 		}
+	case event.Memory:
+		st.memory = e.Memory
 	case event.Preview:
 		s.preview = e.Preview
 	case event.Log:
@@ -145,14 +147,6 @@ func (s *state) apply(e event.Event) {
 		st.progress, st.train, st.seconds, st.figures = nil, nil, e.Seconds, e.Figures
 		if bytes, ok := e.Figures["disk_bytes"]; ok {
 			st.size = int64(bytes)
-		}
-		for use, key := range map[string]string{"weights": "memory_weights", "cache": "memory_cache", "optimizer": "memory_optimizer", "activations": "memory_activations"} {
-			if bytes, ok := e.Figures[key]; ok {
-				if st.memory == nil {
-					st.memory = map[string]int64{}
-				}
-				st.memory[use] = int64(bytes)
-			}
 		}
 		s.note(e, good, "done in "+seconds(e.Seconds))
 	case event.StageFailed:
@@ -206,8 +200,8 @@ func (s *state) at() string {
 }
 
 // uses are a memory's uses in the order in which the bar shows them, the known ones first.
-func uses(memory map[string]int64) []string {
-	known := []string{"weights", "cache", "optimizer", "activations"}
+func uses(memory event.Uses) []string {
+	known := []string{"weights", "adapter", "optimizer", "activations", "cache"}
 	var all []string
 	for _, use := range known {
 		if memory[use] > 0 {

@@ -23,11 +23,11 @@ type state struct {
 	stride  int // of the steps, every stride-th is kept
 	recent  []event.Event
 	working map[string]event.Event
-	memory  map[string]map[string]int64
+	memory  map[string]event.Uses
 }
 
 func newState() *state {
-	return &state{stride: 1, working: map[string]event.Event{}, memory: map[string]map[string]int64{}}
+	return &state{stride: 1, working: map[string]event.Event{}, memory: map[string]event.Uses{}}
 }
 
 // apply takes one event.
@@ -45,14 +45,8 @@ func (s *state) apply(e event.Event) {
 	case event.StageDone, event.StageFailed:
 		s.stage = ""
 		delete(s.working, e.Stage)
-		for use, key := range memoryFigures {
-			if bytes, ok := e.Figures[key]; ok {
-				if s.memory[e.Stage] == nil {
-					s.memory[e.Stage] = map[string]int64{}
-				}
-				s.memory[e.Stage][use] = int64(bytes)
-			}
-		}
+	case event.Memory:
+		s.memory[e.Stage] = e.Memory
 	case event.RunDone:
 		s.run, s.stage = "", ""
 		clear(s.working)
@@ -64,11 +58,6 @@ func (s *state) apply(e event.Event) {
 		}
 		s.recent = append(s.recent, e)
 	}
-}
-
-// memoryFigures are the uses of memory by the names of a stage's figures.
-var memoryFigures = map[string]string{
-	"weights": "memory_weights", "cache": "memory_cache", "optimizer": "memory_optimizer", "activations": "memory_activations",
 }
 
 // step adds a step to the curve. One that was done before takes the place of the former and of those after it: the training
@@ -91,7 +80,7 @@ func (s *state) step(t event.TrainPart) {
 // into fills a snapshot in. The snapshot shares nothing with the state.
 func (s *state) into(snap *client.Snapshot) {
 	snap.Curve, snap.Recent, snap.Working = slices.Clone(s.curve), slices.Clone(s.recent), maps.Clone(s.working)
-	snap.Memory = map[string]map[string]int64{}
+	snap.Memory = map[string]event.Uses{}
 	for stage, uses := range s.memory {
 		snap.Memory[stage] = maps.Clone(uses)
 	}

@@ -25,15 +25,15 @@ type Info struct {
 
 // Snapshot is the state of a workspace in one piece, with which a client begins; the events after Seq bring it up to date.
 type Snapshot struct {
-	Info    Info                        `json:"info"`
-	Seq     int64                       `json:"seq"`    // the number of the last event in it
-	Stages  []event.PlanPart            `json:"stages"` // how each stage stands
-	Curve   []event.TrainPart           `json:"curve"`  // the steps of the newest training; thinned out where there are very many
-	Results *event.Event                `json:"results,omitempty"`
-	Recent  []event.Event               `json:"recent"`  // the newest log lines, warnings and ends of stages, oldest first
-	Working map[string]event.Event      `json:"working"` // by stage at work, its last progress
-	Sizes   map[string]int64            `json:"sizes"`   // bytes on disk by stage
-	Memory  map[string]map[string]int64 `json:"memory"`  // by stage, bytes by use ("weights", "cache", "optimizer", "activations"), as measured
+	Info    Info                   `json:"info"`
+	Seq     int64                  `json:"seq"`    // the number of the last event in it
+	Stages  []event.PlanPart       `json:"stages"` // how each stage stands
+	Curve   []event.TrainPart      `json:"curve"`  // the steps of the newest training; thinned out where there are very many
+	Results *event.Event           `json:"results,omitempty"`
+	Recent  []event.Event          `json:"recent"`  // the newest log lines, warnings and ends of stages, oldest first
+	Working map[string]event.Event `json:"working"` // by stage at work, its last progress
+	Sizes   map[string]int64       `json:"sizes"`   // bytes on disk by stage
+	Memory  map[string]event.Uses  `json:"memory"`  // by stage, what it has reserved, or had in its last run
 }
 
 // Numbered is an event with its number. Numbers grow; a gap is events that a slow client missed.
