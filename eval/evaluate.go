@@ -42,6 +42,7 @@ type Hooks struct {
 	OnWarning  func(string)
 	OnMemory   func(byUse map[string]int64) // bytes, once the variants are loaded: weights, adapter, and for the answers cache, activations
 	Between    func() error                 // called between layers, as model.Weights says
+	Others     func() int                   // how often others have had the device between two layers so far; nil where there are none
 }
 
 // evaluation is an evaluation at work.
@@ -70,6 +71,9 @@ func Evaluate(ctx context.Context, b kernels.Backend, variants []Variant, data D
 	}
 	if h.OnMemory == nil {
 		h.OnMemory = func(map[string]int64) {}
+	}
+	if h.Others == nil {
+		h.Others = func() int { return 0 }
 	}
 	if h.OnWarning == nil {
 		h.OnWarning = func(string) {}

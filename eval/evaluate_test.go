@@ -185,6 +185,34 @@ func TestEvaluationIsWhole(t *testing.T) {
 	}
 }
 
+// TestDisturbedTimingsAreLabelled lets others have the device before each layer, or in the first run alone.
+func TestDisturbedTimingsAreLabelled(t *testing.T) {
+	w := newWorld(t)
+	others := 0
+	r := w.evaluate(t, Hooks{Others: func() int { others++; return others }})
+	for _, v := range r.Variants {
+		if !v.SharedDevice {
+			t.Errorf("%s does not say that its timings were disturbed", v.Name)
+		}
+	}
+	table := r.Table(120, false)
+	for _, text := range []string{table, Run{Results: r}.Report()} {
+		if !strings.Contains(text, "shared the device") {
+			t.Errorf("the timings are not labelled:\n%s", text)
+		}
+	}
+	if _, row, _ := strings.Cut(table, "decode tok/s"); strings.Contains(strings.SplitN(row, "\n", 2)[0], "*") {
+		t.Errorf("disturbed timings have a best:\n%s", table)
+	}
+	others = 0
+	r = w.evaluate(t, Hooks{Others: func() int { others++; return min(others, 9) }})
+	for _, v := range r.Variants {
+		if v.SharedDevice {
+			t.Errorf("%s: undisturbed runs were there", v.Name)
+		}
+	}
+}
+
 // The answers must not depend on what is answered beside them.
 func TestBatchedAnswersAreThoseOfOneAtATime(t *testing.T) {
 	w := newWorld(t)

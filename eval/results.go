@@ -33,6 +33,7 @@ type VariantResult struct {
 	ExactMatch             Figure   `json:"exact_match"`             // share of the held-out rows, 0 to 1
 	RougeL                 Figure   `json:"rouge_l"`                 // mean F1 over the held-out rows, 0 to 1
 	KLToBase               Figure   `json:"kl_to_base"`              // mean KL(base ‖ variant) a token of the reference answers, in nats
+	SharedDevice           bool     `json:"shared_device,omitempty"` // others, such as a chat, had the device while the timings were taken
 	Answers                []Answer `json:"answers"`                 // to the test prompts
 	AdapterBytes           int64    `json:"adapter_bytes,omitempty"` // of DiskBytes, the adapter's folder
 	Missing                string   `json:"missing,omitempty"`       // why the variant was not measured
@@ -75,6 +76,16 @@ type Response struct {
 	NLLPerToken Figure `json:"nll_per_token"`
 	ExactMatch  bool   `json:"exact_match"`
 	RougeL      Figure `json:"rouge_l"`
+}
+
+// shared are the variants during whose timings others had the device.
+func (r *Results) shared() (names []string) {
+	for _, v := range r.Variants {
+		if v.SharedDevice {
+			names = append(names, v.Name)
+		}
+	}
+	return names
 }
 
 // Variant is the figures of a variant by name, nil for none.

@@ -67,12 +67,17 @@ const unknown = "–"
 // cells is the table: a row for each metric, a column for each variant.
 func (r *Results) cells() [][]cell {
 	var table [][]cell
+	disturbed := len(r.shared()) > 0
 	for _, m := range metrics {
 		values := make([]Figure, len(r.Variants))
 		for i := range r.Variants {
 			values[i] = m.of(&r.Variants[i])
 		}
-		table = append(table, m.row(values))
+		row := m.row(values)
+		for i := range row {
+			row[i].best = row[i].best && !(disturbed && m.noise > 0) // such timings cannot be compared
+		}
+		table = append(table, row)
 	}
 	return table
 }
@@ -187,6 +192,9 @@ func (r *Results) notes(table [][]cell) []string {
 	var notes []string
 	if slices.ContainsFunc(table, func(row []cell) bool { return slices.ContainsFunc(row, func(c cell) bool { return c.best }) }) {
 		notes = append(notes, "* best of its row; timings: within 3 % of it")
+	}
+	if names := r.shared(); len(names) > 0 {
+		notes = append(notes, fmt.Sprintf("timings of %s were taken while other work, such as a chat, shared the device: they are slower than alone and not comparable; evaluate again for others", oneLine(strings.Join(names, ", "))))
 	}
 	if r.HeldOut.Rows > 0 {
 		notes = append(notes, fmt.Sprintf("quality on %d held-out rows (%d tokens of reference answers)", r.HeldOut.Rows, r.HeldOut.ResponseTokens))

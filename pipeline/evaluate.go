@@ -57,7 +57,7 @@ func evaluate(ctx context.Context, j *job) error {
 
 // Measure evaluates variants of the workspace as they lie there, all of them without names, and writes nothing. The
 // results hold no training. Base is measured too, since the others' divergence is from it. sink is told the progress. Of the
-// options Backend and Turn count.
+// options Backend, Turn and Others count.
 func Measure(ctx context.Context, w *Workspace, o Options, names []string, sink event.Sink) (*eval.Results, error) {
 	variants := w.Variants()
 	for _, name := range names {
@@ -96,7 +96,7 @@ func (j *job) measure(ctx context.Context, variants []eval.Variant) (*eval.Resul
 	results, err := eval.Evaluate(ctx, b, variants,
 		eval.Data{Tokenizer: t, Template: j.w.Template(), HeldOut: rows, Prompts: c.Evaluation.TestPrompts},
 		eval.Options{MaxNew: c.Evaluation.MaxNewTokens, Batch: c.Evaluation.Batch, Sampling: j.w.Sampling()},
-		eval.Hooks{OnWarning: j.warn, OnMemory: j.reserved, Between: j.between(ctx), OnProgress: func(p eval.Progress) {
+		eval.Hooks{OnWarning: j.warn, OnMemory: j.reserved, Between: j.between(ctx), Others: j.o.Others, OnProgress: func(p eval.Progress) {
 			label, key := strings.TrimSpace(p.Phase+" "+p.Variant), p.Phase
 			if p.Phase == "answers" { // counted for each variant
 				key = label

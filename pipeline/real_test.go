@@ -51,8 +51,15 @@ func TestDemoStages(t *testing.T) {
 	var results json.RawMessage
 	var preview *event.PreviewPart
 	steps := 0
+	planned, reserved := map[string]event.Uses{}, map[string]event.Uses{}
 	err := Run(context.Background(), w, Options{}, func(e event.Event) {
 		switch e.Kind {
+		case event.Plan:
+			for _, p := range e.Plan {
+				planned[p.Stage] = p.Memory
+			}
+		case event.Memory:
+			reserved[e.Stage] = e.Memory
 		case event.Results:
 			results = e.Results
 		case event.Preview:
@@ -63,6 +70,16 @@ func TestDemoStages(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for stage, uses := range map[string][]string{LoRA: {"weights", "adapter", "optimizer", "activations"}, Evaluate: {"weights", "adapter", "cache", "activations"}} {
+		for _, use := range uses {
+			if reserved[stage][use] <= 0 {
+				t.Errorf("%s reserved %v, nothing for %s", stage, reserved[stage], use)
+			}
+		}
+		if have, most := reserved[stage].Total(), planned[stage].Total(); have > 2*most || have < most/20 {
+			t.Errorf("%s reserved %v where %v was predicted", stage, reserved[stage], planned[stage])
+		}
 	}
 	var r eval.Results
 	if err := json.Unmarshal(results, &r); err != nil {

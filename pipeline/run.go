@@ -26,6 +26,9 @@ type Options struct {
 	// Turn is locked while a stage computes on the device, and let go for others between pieces of its work; nil where
 	// nobody else uses the device.
 	Turn sync.Locker
+	// Others is how often others have had their turn so far, by which an evaluation tells timings that they disturbed; may be
+	// nil.
+	Others func() int
 	// Lock is the workspace's, which the caller holds; nil to take it for the run.
 	Lock *Lock
 	// Source brings a base model and a dataset of the hub; nil where nothing can be downloaded.

@@ -192,7 +192,7 @@ func (w *worker) measure(rw http.ResponseWriter, q *http.Request) {
 		defer s.end()
 		open, leave := w.backend()
 		defer leave()
-		results, err := pipeline.Measure(ctx, workspace, pipeline.Options{Turn: &w.device.turn, Backend: open}, r.Variants, s.add)
+		results, err := pipeline.Measure(ctx, workspace, pipeline.Options{Turn: &w.device.turn, Others: w.device.turn.handovers, Backend: open}, r.Variants, s.add)
 		last := event.Event{Time: time.Now(), Kind: event.Results, Stage: pipeline.Evaluate}
 		if err == nil {
 			last.Results, err = json.Marshal(results)

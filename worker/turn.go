@@ -7,6 +7,7 @@ import "sync"
 type turn struct {
 	mu      sync.Mutex
 	held    bool
+	handed  int // how often it went from one to another who waited
 	waiting []chan struct{}
 }
 
@@ -32,6 +33,15 @@ func (t *turn) Unlock() {
 		t.held = false
 		return
 	}
+	t.handed++
 	close(t.waiting[0])
 	t.waiting = t.waiting[1:]
+}
+
+// handovers is how often the turn has gone from one to another who waited for it: a work during which it stays the same had
+// the device for itself.
+func (t *turn) handovers() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.handed
 }

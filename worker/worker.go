@@ -232,7 +232,7 @@ func (w *worker) work(ctx context.Context, workspace *pipeline.Workspace, r clie
 	defer leave()
 	last := event.Event{Kind: event.RunDone}
 	err := pipeline.Run(ctx, workspace, pipeline.Options{
-		Stages: r.Stages, Force: r.Force, Source: w.o.Source, Lock: w.lock, Turn: &w.device.turn, Backend: open,
+		Stages: r.Stages, Force: r.Force, Source: w.o.Source, Lock: w.lock, Turn: &w.device.turn, Others: w.device.turn.handovers, Backend: open,
 	}, func(e event.Event) {
 		if e.Kind == event.RunDone {
 			last = e
