@@ -9,8 +9,8 @@ import (
 	"quartet/model"
 )
 
-// groupTokens is how many packed tokens of held-out rows run through the variants at a time; a longer row runs alone.
-const groupTokens = 1024
+// GroupTokens is how many packed tokens of held-out rows run through the variants at a time; a longer row runs alone.
+const GroupTokens = 1024
 
 // groupBytes bounds the logits that are held of a group: base's and those of the variant at hand each.
 const groupBytes = 64 << 20
@@ -36,7 +36,7 @@ func (e *evaluation) groups() []group {
 		}
 	}
 	for i, r := range e.rows {
-		if tokens+len(r.ids) > groupTokens {
+		if tokens+len(r.ids) > GroupTokens {
 			flush()
 		}
 		for t := r.prompt; t < len(r.ids); t++ {

@@ -11,6 +11,7 @@ import (
 	"quartet/config"
 	"quartet/dataset"
 	"quartet/demo"
+	"quartet/eval"
 	"quartet/event"
 	"quartet/kernels"
 	"quartet/kernels/cpu"
@@ -139,6 +140,12 @@ func (w *Workspace) sizes(mc model.Config) sizes {
 	}
 	longest := min(c.Dataset.MaxLength+c.Evaluation.MaxNewTokens, mc.MaxPositions)
 	s.evaluation = event.Uses{"weights": s.base + 2*s.nf4, "adapter": 4 * s.adapter}
+	if device == "cuda" { // what quantising leaves is shared, and one matrix is dequantised at the moment
+		s.evaluation["weights"] += int64(act.Bytes(int(s.largest))) - 2*2*(s.parameters-s.linears)
+	}
+	if pass, err := mc.PassBytes(eval.GroupTokens, act); err == nil {
+		s.evaluation["activations"] = 4 * pass
+	}
 	if cache, err := mc.CacheBytes(c.Evaluation.Batch, longest, act); err == nil {
 		s.evaluation["cache"] = cache
 	}

@@ -211,7 +211,7 @@ __device__ __forceinline__ void decode(const Phase *phases, const Stream *stream
 	__shared__ State state;
 	__shared__ float map[256];
 	Stream *streams = (Stream *)(shared + streams_at);
-	float *parts = (float *)(shared + parts_at), *scales = (float *)(shared + room_at); // attention's room is that of scales
+	float *parts = (float *)(shared + parts_at), *scales = (float *)(shared + room_at); // attention's room too
 	// Where the next phase keeps its input only attention waits, so that its gate is another one.
 	Gate gate{gates, gates[1]}, inner{gates + 64, gates[65]};
 
@@ -300,3 +300,4 @@ DECODE(_float_5, false, 5)
 DECODE(_float_2, false, 2)
 DECODE(_nf4_6, true, 6)
 DECODE(_nf4_3, true, 3)
+DECODE(_nf4_2, true, 2)

@@ -191,29 +191,30 @@ func (s *planStream) input() int { return 2 * planSegment * int(s.Wide) }
 // planShared is where things lie in a block's shared memory, and how many slots the rings have.
 type planShared struct{ room, parts, codes, streams, ring, bytes, slots int }
 
-// shared lays out shared memory for streams; slots is 0 where it is too small.
+// shared lays out shared memory for streams; slots is 0 where it is too small. Attention's room is that of the scales, or where
+// there are none that of the input, both of which are done with by then.
 func shared(streams []planStream, coded bool, most int) planShared {
 	var p planShared
-	input, parts, room := 0, 0, planRoom // attention's room is that of scales
+	input, parts, scales := 0, 0, 0
 	for i := range streams {
-		s := &streams[i]
-		scales := s.scales()
+		s, own := &streams[i], streams[i].scales()
 		if s.Kept != 0 {
-			scales += streams[i-1].scales()
+			own += streams[i-1].scales()
 		}
-		input, parts, room = max(input, s.input()), max(parts, s.parts()), max(room, scales)
-	}
-	choices := []int{10, 5, 2}
-	if coded {
-		input, choices = planTable, []int{6, 3}
+		input, parts, scales = max(input, s.input()), max(parts, s.parts()), max(scales, own)
 	}
 	align := func(n int) int { return ceil(n, 128) * 128 }
-	p.room = align(input)
-	p.parts = align(p.room + room)
-	p.codes = align(p.parts + parts)
-	p.streams = p.codes
+	choices := []int{10, 5, 2}
 	if coded {
+		choices = []int{6, 3, 2}
+		p.room = planTable
+		p.parts = align(planTable + max(scales, planRoom))
+		p.codes = align(p.parts + parts)
 		p.streams = align(p.codes + planAsked)
+	} else {
+		p.parts = align(max(input, planRoom))
+		p.codes = align(p.parts + parts)
+		p.streams = p.codes
 	}
 	p.ring = align(p.streams + len(planBytes(streams...)))
 	for _, p.slots = range choices {

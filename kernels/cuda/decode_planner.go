@@ -124,6 +124,12 @@ func (p *planner) plan() (room bool, err error) {
 	at, streams := p.alloc(kernels.U8, len(planBytes(p.phases...))), p.alloc(kernels.U8, len(planBytes(p.streams...)))
 	gates := p.alloc(kernels.I32, 128) // two, a cache line apart
 	places := shared(p.streams, p.coded, p.b.dev.info().SharedMemory)
+	if places.slots == 0 { // two phases' scales at a time may be too many
+		for i := range p.streams {
+			p.streams[i].Kept = 0
+		}
+		places = shared(p.streams, p.coded, p.b.dev.info().SharedMemory)
+	}
 	if p.err != nil || places.slots == 0 {
 		return false, p.err
 	}
