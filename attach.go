@@ -99,8 +99,11 @@ func follow(ctx context.Context, c *client.Client, after int64, sink event.Sink)
 		}
 		return errOver
 	})
-	if errors.Is(err, errOver) {
+	switch {
+	case errors.Is(err, errOver):
 		return ended
+	case errors.Is(err, client.ErrLost):
+		sink(event.Event{Time: time.Now(), Kind: event.RunDone, Text: err.Error()})
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
 	"slices"
@@ -53,7 +54,13 @@ func TestFollowsThoughBehind(t *testing.T) {
 	}
 	var shown []string
 	err = follow(t.Context(), c, 7, func(e event.Event) { shown = append(shown, e.Text) })
-	if want := []string{"seen", "missed", "new", "it failed"}; !slices.Equal(shown, want) || err == nil || err.Error() != "it failed" {
-		t.Errorf("shown %q and %v, want %q", shown, err, want)
+	if err == nil || err.Error() != "it failed" {
+		t.Errorf("the run ended with %v", err)
+	}
+	if err := follow(t.Context(), c, 102, func(e event.Event) { shown = append(shown, string(e.Kind)) }); !errors.Is(err, client.ErrLost) {
+		t.Errorf("without a worker: %v", err)
+	}
+	if want := []string{"seen", "missed", "new", "it failed", "run_done"}; !slices.Equal(shown, want) {
+		t.Errorf("shown %q, want %q", shown, want)
 	}
 }

@@ -67,7 +67,8 @@ func runAttach(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
-	show := console.New(std.out, console.ModeFor(std.out, *asJSON), console.Color(std.out))
+	mode := console.ModeFor(std.out, *asJSON)
+	show := console.New(std.out, mode, console.Color(std.out))
 	if !*asJSON {
 		fmt.Fprintf(std.out, "%s; Ctrl-C leaves, and the worker goes on\n", who(snap.Info))
 		fmt.Fprint(std.out, console.PlanText(snap.Stages))
@@ -79,8 +80,10 @@ func runAttach(ctx context.Context, args []string, std streams) error {
 		show(e)
 		return nil
 	})
+	if mode == console.Live {
+		fmt.Fprintln(std.out) // after a progress line
+	}
 	if ctx.Err() != nil {
-		fmt.Fprintln(std.err)
 		return nil
 	}
 	return err

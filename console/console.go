@@ -109,6 +109,9 @@ func (c *console) show(e event.Event) {
 	case event.RunDone:
 		if e.Text == "" {
 			c.line("all done in %s", duration(e.Seconds))
+		} else if c.live { // the error is told elsewhere
+			fmt.Fprintln(c.w)
+			c.live = false
 		}
 	}
 }
