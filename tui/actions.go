@@ -138,6 +138,10 @@ func (m *model) later(what string, request func(ctx context.Context, worker Work
 
 // begin asks for a run.
 func (m *model) begin(r client.RunRequest) tea.Cmd {
+	if m.opening && !m.o.Replay {
+		m.first, m.notice = &r, "the worker is being started; the run begins with it"
+		return nil
+	}
 	m.asked = &r
 	return m.later("started", func(ctx context.Context, w Worker) error { return w.Run(ctx, r) })
 }

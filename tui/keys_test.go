@@ -194,3 +194,17 @@ func TestPromptWaitsForItsWorker(t *testing.T) {
 		t.Errorf("asked %+v", b.worker.chats)
 	}
 }
+
+// TestKeysBeforeTheWorkerIsThere asks for a run while the worker is being started: it begins with the worker.
+func TestKeysBeforeTheWorkerIsThere(t *testing.T) {
+	b := newBench(t, 100, 30)
+	b.m.worker, b.m.opening = nil, true
+	b.press("a")
+	if len(b.worker.runs) != 0 || !strings.Contains(b.m.View().Content, "begins with it") {
+		t.Fatalf("ran %v", b.worker.runs)
+	}
+	b.send(openedMsg{0, b.worker, stateOf(&b.worker.snap)})
+	if len(b.worker.runs) != 1 {
+		t.Errorf("asked for %v", b.worker.runs)
+	}
+}

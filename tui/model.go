@@ -98,6 +98,7 @@ func newModel(ctx context.Context, o Options) *model {
 	m.clock = m.now()
 	m.chat = newChat()
 	m.readConfig()
+	m.opening = m.config != nil || o.Replay // as soon as the loop runs
 	m.restyle()
 	return m
 }
