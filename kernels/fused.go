@@ -9,10 +9,12 @@ type Fused interface {
 	AddNorm(out, norm, stats, x Tensor, a, b Branch, weight, bias Tensor, eps float32)
 	// RotaryPair is Rotary of x and of y, whose numbers of heads may differ.
 	RotaryPair(x, y, positions, table Tensor, h Heads, inverse bool)
-	// LowRank sets out (T,N) += l.Scale·(drop(x) (T,K)·l.Aᵀ)·l.Bᵀ. w is room to work in.
-	LowRank(out, x Tensor, l LowRank, drop Drop, w LowRankWork)
-	// LowRankBackward is LowRank's gradient: it adds to dx (T,K), gradA (r,K) and gradB (N,r) from dout (T,N).
-	LowRankBackward(dx, gradA, gradB, dout, x Tensor, l LowRank, drop Drop, w LowRankWork)
+	// LowRank sets Out (T,N) += Scale·(drop(x) (T,K)·Aᵀ)·Bᵀ for each of the adapters that share x, and leaves drop(x)·Aᵀ in Low. The
+	// adapters are of one rank. room is overwritten.
+	LowRank(x, room Tensor, adapters ...LowRank)
+	// LowRankBackward is LowRank's gradient: from DOut (T,N) and from Low, as LowRank left it, it adds to dx (T,K), unless that is the
+	// zero Tensor, and to each adapter's GradA (r,K) and GradB (N,r). room and dxRoom are overwritten.
+	LowRankBackward(dx, x, room, dxRoom Tensor, adapters ...LowRankGradient)
 }
 
 // Branch is what a layer adds to its stream: X (T,D) after dropout.
@@ -28,16 +30,21 @@ type Drop struct {
 	Key    DropoutKey
 }
 
-// LowRank is an adapter's pair of matrices.
+// LowRank is a use of an adapter's pair of matrices, with dropout of its input.
 type LowRank struct {
 	A, B  Tensor // (r,K), (N,r)
 	Scale float32
+	Drop  Drop
+	Out   Tensor // (T,N)
+	Low   Tensor // (T,r)
 }
 
-// LowRankWork is memory that LowRank and LowRankBackward overwrite. A pass forward needs no DLow and DInput.
-type LowRankWork struct {
-	Low, DLow     Tensor // (T,r)
-	Input, DInput Tensor // (T,K), needed with dropout alone
+// LowRankGradient is what the gradient of a LowRank needs besides. Its Out is not used.
+type LowRankGradient struct {
+	LowRank
+	GradA, GradB Tensor // F32 (r,K), (N,r)
+	DOut         Tensor // (T,N)
+	DLow         Tensor // (T,r), overwritten
 }
 
 // Fuse is a backend's own fused operations, or where it has none the same by its plain ones.
@@ -78,22 +85,26 @@ func (p plain) RotaryPair(x, y, positions, table Tensor, h Heads, inverse bool) 
 	p.b.Rotary(y, positions, table, h, inverse)
 }
 
-func (p plain) LowRank(out, x Tensor, l LowRank, drop Drop, w LowRankWork) {
-	p.b.MatMul(w.Low, p.dropped(w.Input, x, drop), l.A, false, true, 1, 0)
-	p.b.MatMul(out, w.Low, l.B, false, true, l.Scale, 1)
+func (p plain) LowRank(x, room Tensor, adapters ...LowRank) {
+	for _, l := range adapters {
+		p.b.MatMul(l.Low, p.dropped(room, x, l.Drop), l.A, false, true, 1, 0)
+		p.b.MatMul(l.Out, l.Low, l.B, false, true, l.Scale, 1)
+	}
 }
 
-func (p plain) LowRankBackward(dx, gradA, gradB, dout, x Tensor, l LowRank, drop Drop, w LowRankWork) {
-	input := p.dropped(w.Input, x, drop)
-	p.b.MatMul(w.Low, input, l.A, false, true, 1, 0)
-	p.b.MatMul(gradB, dout, w.Low, true, false, l.Scale, 1)
-	p.b.MatMul(w.DLow, dout, l.B, false, false, l.Scale, 0)
-	p.b.MatMul(gradA, w.DLow, input, true, false, 1, 1)
-	if drop.P == 0 {
-		p.b.MatMul(dx, w.DLow, l.A, false, false, 1, 1)
-		return
+func (p plain) LowRankBackward(dx, x, room, dxRoom Tensor, adapters ...LowRankGradient) {
+	for _, l := range adapters {
+		p.b.MatMul(l.GradB, l.DOut, l.Low, true, false, l.Scale, 1)
+		p.b.MatMul(l.DLow, l.DOut, l.B, false, false, l.Scale, 0)
+		p.b.MatMul(l.GradA, l.DLow, p.dropped(room, x, l.Drop), true, false, 1, 1)
+		switch {
+		case dx.IsZero():
+		case l.Drop.P == 0:
+			p.b.MatMul(dx, l.DLow, l.A, false, false, 1, 1)
+		default:
+			p.b.MatMul(dxRoom, l.DLow, l.A, false, false, 1, 0)
+			p.b.Dropout(dxRoom, dxRoom, l.Drop.Tokens, l.Drop.P, l.Drop.Key)
+			p.b.Add(dx, dx, dxRoom)
+		}
 	}
-	p.b.MatMul(w.DInput, w.DLow, l.A, false, false, 1, 0)
-	p.b.Dropout(w.DInput, w.DInput, drop.Tokens, drop.P, drop.Key)
-	p.b.Add(dx, dx, w.DInput)
 }

@@ -3,6 +3,7 @@ package model
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"quartet/kernels"
 )
@@ -30,7 +31,7 @@ func (p *Pass) Step(b Batch, gradScale float32, drop *Dropout) (lossSum float64,
 		p.b.Upload(want, kernels.AsBytes(labels[from:to]))
 		p.b.CrossEntropy(part(p.losses, from, to), logits, logits, want, gradScale)
 		picked := p.grad.picked.Slice(0, to-from)
-		p.linearGradient(-1, LMHead, picked, logits, p.picked.Slice(0, to-from), p.wantedTokens.Slice(0, to-from))
+		p.linearsBackward(-1, picked, p.picked.Slice(0, to-from), p.wantedTokens.Slice(0, to-from), false, linearOut{LMHead, logits})
 		p.b.Scatter(dfinal, picked, head(p.wanted, to-from))
 	}
 	if err := p.backward(dfinal); err != nil {
@@ -91,20 +92,15 @@ func (p *Pass) layerBackward(i int, dx kernels.Tensor, further bool) {
 	if p.options.Recompute == RecomputeLayer && !last {
 		p.layerInner(i, a, norm)
 	}
-	dnorm, dbranch := p.grad.norm.Slice(0, T), p.grad.branch.Slice(0, T)
-	toNorm := p.linearGradient // the first gradient of dnorm; others are added
-	adapted := func(linears ...int) bool {
-		for _, l := range linears {
-			if p.m.Adapter.Find(i, l) != nil {
-				return true
-			}
-		}
-		return further
+	dbranch := p.grad.branch.Slice(0, T)
+	var dnorm kernels.Tensor
+	if further {
+		dnorm = p.grad.norm.Slice(0, T)
 	}
 
 	if p.m.Adapter.throughMLP(i) {
 		if p.options.Recompute != RecomputeNothing && !last {
-			p.linear(i, FC1, a.fc1, norm, tokens)
+			p.linears(i, norm, tokens, linearOut{FC1, a.fc1})
 		}
 		dfc1 := p.grad.fc1.Slice(0, T)
 		gelu := p.gelu.Slice(0, T)
@@ -112,26 +108,17 @@ func (p *Pass) layerBackward(i int, dx kernels.Tensor, further bool) {
 			p.b.Gelu(gelu, a.fc1)
 		}
 		dmlp := p.branchGradient(dbranch, dx, i, siteMLP)
-		p.linearGradient(i, FC2, dfc1, dmlp, gelu, tokens)
+		p.linearsBackward(i, dfc1, gelu, tokens, false, linearOut{FC2, dmlp})
 		p.b.GeluBackward(dfc1, dfc1, a.fc1)
-		toNorm(i, FC1, dnorm, dfc1, norm, tokens)
-		toNorm = p.linearBackward
+		p.linearsBackward(i, dnorm, norm, tokens, false, linearOut{FC1, dfc1})
 	}
 
 	dattention, dq, dk, dv := p.grad.attention.Slice(0, T), p.grad.q.Slice(0, T), p.grad.k.Slice(0, T), p.grad.v.Slice(0, T)
-	p.linearGradient(i, Dense, dattention, p.branchGradient(dbranch, dx, i, siteAttention), a.attention, tokens)
-	if adapted(QProj, KProj, VProj) {
+	p.linearsBackward(i, dattention, a.attention, tokens, false, linearOut{Dense, p.branchGradient(dbranch, dx, i, siteAttention)})
+	if further || p.m.Adapter.adaptsOne(i, QProj, KProj, VProj) {
 		p.b.AttentionBackward(dq, dk, dv, dattention, a.q, a.k, a.v, a.attention, a.logSE, p.run.spans, p.heads)
 		p.rotate(dq, dk, true)
-		for _, g := range [...]struct {
-			linear int
-			d      kernels.Tensor
-		}{{QProj, dq}, {KProj, dk}, {VProj, dv}} {
-			if adapted(g.linear) {
-				toNorm(i, g.linear, dnorm, g.d, norm, tokens)
-				toNorm = p.linearBackward
-			}
-		}
+		p.linearsBackward(i, dnorm, norm, tokens, true, linearOut{QProj, dq}, linearOut{KProj, dk}, linearOut{VProj, dv})
 	}
 	if further {
 		p.b.LayerNormBackward(dx, dnorm, x, l.NormWeight, a.stats)
@@ -148,28 +135,39 @@ func (p *Pass) branchGradient(room, dx kernels.Tensor, layer int, site uint16) k
 	return room
 }
 
-// linearGradient sets dx to the gradient through a linear and its adapter, and adds to the adapter's gradients theirs.
-func (p *Pass) linearGradient(layer, l int, dx, dout, x, tokens kernels.Tensor) {
-	p.fused.LinearGradient(dx, dout, p.m.Weights.linear(layer, l).Weight)
-	p.adapterBackward(layer, l, dx, dout, x, tokens)
-}
-
-// linearBackward is linearGradient, but adds to dx.
-func (p *Pass) linearBackward(layer, l int, dx, dout, x, tokens kernels.Tensor) {
-	p.b.LinearBackward(dx, dout, p.m.Weights.linear(layer, l).Weight)
-	p.adapterBackward(layer, l, dx, dout, x, tokens)
-}
-
-func (p *Pass) adapterBackward(layer, l int, dx, dout, x, tokens kernels.Tensor) {
-	if m := p.m.Adapter.Find(layer, l); m != nil {
-		p.fused.LowRankBackward(dx, m.GradA, m.GradB, dout, x, m.matrices(), p.adapterDrop(m, tokens), p.lowRankWork(m, x.Rows))
+// linearsBackward sets dx to the gradient through linears that share an input and through their adapters, or with add adds to it, and
+// adds to the adapters' gradients theirs. Where dx is the zero Tensor it is not wanted.
+func (p *Pass) linearsBackward(layer int, dx, x, tokens kernels.Tensor, add bool, outs ...linearOut) {
+	var adapters []kernels.LowRankGradient
+	for _, o := range outs {
+		switch weight := p.m.Weights.linear(layer, o.linear).Weight; {
+		case dx.IsZero():
+		case add:
+			p.b.LinearBackward(dx, o.out, weight)
+		default:
+			p.fused.LinearGradient(dx, o.out, weight)
+			add = true
+		}
+		if m := p.m.Adapter.Find(layer, o.linear); m != nil {
+			adapters = append(adapters, kernels.LowRankGradient{
+				LowRank: p.lowRank(m, x.Rows, tokens), GradA: m.GradA, GradB: m.GradB, DOut: o.out, DLow: p.grad.low.of(m).Slice(0, x.Rows),
+			})
+		}
+	}
+	if adapters != nil {
+		p.fused.LowRankBackward(dx, x, prefix(p.adapted, x.Rows, x.Cols), prefix(p.grad.adapted, x.Rows, x.Cols), adapters...)
 	}
 }
 
 // throughMLP reports whether gradients go through a layer's MLP.
 func (a *Adapter) throughMLP(layer int) bool {
 	lowest := a.lowest()
-	return lowest >= 0 && layer > lowest || a.Find(layer, FC1) != nil || a.Find(layer, FC2) != nil
+	return lowest >= 0 && layer > lowest || a.adaptsOne(layer, FC1, FC2)
+}
+
+// adaptsOne reports whether any of a layer's linears is adapted.
+func (a *Adapter) adaptsOne(layer int, linears ...int) bool {
+	return slices.ContainsFunc(linears, func(l int) bool { return a.Find(layer, l) != nil })
 }
 
 // lowest is the first layer with an adapted linear, -1 where only the output projection is adapted.

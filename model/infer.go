@@ -95,7 +95,7 @@ func (p *Pass) pickLogits(positions []int32) kernels.Tensor {
 		p.b.Upload(tokens, kernels.AsBytes(host))
 	}
 	logits := p.logits.Slice(0, n)
-	p.linear(-1, LMHead, logits, picked, tokens)
+	p.linears(-1, picked, tokens, linearOut{LMHead, logits})
 	return logits
 }
 

@@ -84,7 +84,8 @@ type Pass struct {
 	final      kernels.Tensor   // (T,D): the stream after the last LayerNorm
 	finalStats kernels.Tensor   // F32 (T,2)
 
-	norm, branch, gelu, adapted, lowRank kernels.Tensor // (T,D) (T,D) (T,F) (T,widest input) (T,r)
+	norm, branch, gelu, adapted          kernels.Tensor // (T,D) (T,D) (T,F) (T,widest input)
+	low                                  lows           // of each layer when training, otherwise one
 	logits, losses, picked               kernels.Tensor // (chunk,V) F32 (1,T) (chunk,D)
 	rotary                               kernels.Tensor // F32 (positions, RotaryDim)
 	ids, positions, spans, tokens, slots kernels.Tensor // I32 (1,T) (1,T) (T,2) (T,2) (1,T)
@@ -105,8 +106,12 @@ type activations struct {
 // gradients is the backward pass's memory.
 type gradients struct {
 	x, norm, branch, q, k, v, attention, fc1 kernels.Tensor
-	adapted, lowRank, picked                 kernels.Tensor
+	adapted, picked                          kernels.Tensor
+	low                                      lows // one
 }
+
+// lows are (T,r), what an adapter's modules have between their two matrices, by layer and linear.
+type lows [][LMHead + 1]kernels.Tensor
 
 // running is the batch at hand.
 type running struct {
@@ -148,7 +153,7 @@ func (m *Model) newPass(maxTokens, positions int, o PassOptions) (*Pass, error) 
 	act, T := b.Activations(), maxTokens
 	p.chunk = logitRows(maxTokens, c.VocabSize, o.Train)
 	queries, keys := c.Heads*c.HeadDim(), c.KVHeads*c.HeadDim()
-	rank, widest := p.adapterSizes()
+	widest := p.widestAdapted()
 	var err error
 	alloc := func(d kernels.DType, rows, cols int) kernels.Tensor {
 		if err != nil || rows*cols == 0 {
@@ -185,7 +190,24 @@ func (m *Model) newPass(maxTokens, positions int, o PassOptions) (*Pass, error) 
 	p.finalStats = alloc(kernels.F32, T, 2)
 	p.final, p.norm, p.branch = alloc(act, T, c.Hidden), alloc(act, T, c.Hidden), alloc(act, T, c.Hidden)
 	p.gelu = alloc(act, T, c.Intermediate)
-	p.adapted, p.lowRank = alloc(act, T, widest), alloc(act, T, rank)
+	p.adapted = alloc(act, T, widest)
+	allocLows := func(layers int) lows {
+		all := make(lows, layers)
+		if m.Adapter == nil {
+			return nil
+		}
+		for _, l := range m.Adapter.Modules {
+			if low := all.of(l); low.IsZero() {
+				*low = alloc(act, T, l.A.Rows)
+			}
+		}
+		return all
+	}
+	if o.Train {
+		p.low = allocLows(c.Layers)
+	} else {
+		p.low = allocLows(1)
+	}
 	p.logits, p.losses, p.picked = alloc(act, p.chunk, c.VocabSize), alloc(kernels.F32, 1, T), alloc(act, p.chunk, c.Hidden)
 	p.rotary = alloc(kernels.F32, positions, c.RotaryDim())
 	p.ids, p.positions = alloc(kernels.I32, 1, T), alloc(kernels.I32, 1, T)
@@ -197,7 +219,7 @@ func (m *Model) newPass(maxTokens, positions int, o PassOptions) (*Pass, error) 
 			x: p.final, norm: alloc(act, T, c.Hidden), branch: p.branch,
 			q: alloc(act, T, queries), k: alloc(act, T, keys), v: alloc(act, T, keys),
 			attention: alloc(act, T, queries), fc1: p.gelu,
-			adapted: alloc(act, T, widest), lowRank: alloc(act, T, rank), picked: alloc(act, p.chunk, c.Hidden),
+			adapted: alloc(act, T, widest), low: allocLows(1), picked: alloc(act, p.chunk, c.Hidden),
 		}
 		if p.m.Adapter.adapts(FC2) {
 			p.grad.fc1 = alloc(act, T, c.Intermediate)
@@ -213,16 +235,19 @@ func (m *Model) newPass(maxTokens, positions int, o PassOptions) (*Pass, error) 
 	return p, nil
 }
 
-// adapterSizes is the largest rank and the widest input of the adapter's modules, 0 without one.
-func (p *Pass) adapterSizes() (rank, widest int) {
+// widestAdapted is the widest input of the adapter's modules, 0 without one.
+func (p *Pass) widestAdapted() (widest int) {
 	if p.m.Adapter == nil {
-		return 0, 0
+		return 0
 	}
 	for _, l := range p.m.Adapter.Modules {
-		rank, widest = max(rank, l.A.Rows), max(widest, l.A.Cols)
+		widest = max(widest, l.A.Cols)
 	}
-	return rank, widest
+	return widest
 }
+
+// of is where a module's is kept.
+func (l lows) of(m *LoRA) *kernels.Tensor { return &l[min(max(m.Layer, 0), len(l)-1)][m.Linear] }
 
 // adapts reports whether a linear is adapted in any layer.
 func (a *Adapter) adapts(linear int) bool {
@@ -364,11 +389,11 @@ func (p *Pass) layerForward(i int, a activations) {
 	branch, gelu := p.branch.Slice(0, T), p.gelu.Slice(0, T)
 
 	p.layerInner(i, a, norm)
-	p.linear(i, Dense, branch, a.attention, p.run.tokens)
-	p.linear(i, FC1, a.fc1, norm, p.run.tokens)
+	p.linears(i, a.attention, p.run.tokens, linearOut{Dense, branch})
+	p.linears(i, norm, p.run.tokens, linearOut{FC1, a.fc1})
 	p.b.Gelu(gelu, a.fc1)
 	mlp := norm // nothing reads it any more
-	p.linear(i, FC2, mlp, gelu, p.run.tokens)
+	p.linears(i, gelu, p.run.tokens, linearOut{FC2, mlp})
 	p.fused.AddNorm(out, next.out, next.stats, x,
 		kernels.Branch{X: branch, Drop: p.residualDrop(i, siteAttention)}, kernels.Branch{X: mlp, Drop: p.residualDrop(i, siteMLP)},
 		next.weight, next.bias, p.m.Config.LayerNormEps)
@@ -376,9 +401,7 @@ func (p *Pass) layerForward(i int, a activations) {
 
 // layerInner fills the activations up to the attention's output from the layer's normalised input.
 func (p *Pass) layerInner(i int, a activations, norm kernels.Tensor) {
-	p.linear(i, QProj, a.q, norm, p.run.tokens)
-	p.linear(i, KProj, a.k, norm, p.run.tokens)
-	p.linear(i, VProj, a.v, norm, p.run.tokens)
+	p.linears(i, norm, p.run.tokens, linearOut{QProj, a.q}, linearOut{KProj, a.k}, linearOut{VProj, a.v})
 	p.rotate(a.q, a.k, false)
 	k, v := a.k, a.v
 	if c := p.run.cache; c != nil {
@@ -414,16 +437,33 @@ func (d *Dropout) key(layer int, site uint16) kernels.DropoutKey {
 	return kernels.DropoutKey{Seed: d.Seed, Step: d.Step, Layer: uint16(layer), Site: site}
 }
 
-// linear sets out = x·Wᵀ + b, and where the linear is adapted adds scale·(drop(x)·Aᵀ)·Bᵀ.
-func (p *Pass) linear(layer, l int, out, x, tokens kernels.Tensor) {
-	w := p.m.Weights.linear(layer, l)
-	p.b.Linear(out, x, w.Weight, w.Bias)
-	if m := p.m.Adapter.Find(layer, l); m != nil {
-		p.fused.LowRank(out, x, m.matrices(), p.adapterDrop(m, tokens), p.lowRankWork(m, x.Rows))
+// linearOut is a linear and its output or, on the way back, that output's gradient.
+type linearOut struct {
+	linear int
+	out    kernels.Tensor
+}
+
+// linears sets out = x·Wᵀ + b for linears that share an input, and where one is adapted adds scale·(drop(x)·Aᵀ)·Bᵀ.
+func (p *Pass) linears(layer int, x, tokens kernels.Tensor, outs ...linearOut) {
+	var adapters []kernels.LowRank
+	for _, o := range outs {
+		w := p.m.Weights.linear(layer, o.linear)
+		p.b.Linear(o.out, x, w.Weight, w.Bias)
+		if m := p.m.Adapter.Find(layer, o.linear); m != nil {
+			l := p.lowRank(m, x.Rows, tokens)
+			l.Out = o.out
+			adapters = append(adapters, l)
+		}
+	}
+	if adapters != nil {
+		p.fused.LowRank(x, prefix(p.adapted, x.Rows, x.Cols), adapters...)
 	}
 }
 
-func (m *LoRA) matrices() kernels.LowRank { return kernels.LowRank{A: m.A, B: m.B, Scale: m.Scale} }
+// lowRank is the use of a module for T tokens, without its output.
+func (p *Pass) lowRank(m *LoRA, T int, tokens kernels.Tensor) kernels.LowRank {
+	return kernels.LowRank{A: m.A, B: m.B, Scale: m.Scale, Drop: p.adapterDrop(m, tokens), Low: p.low.of(m).Slice(0, T)}
+}
 
 // adapterDrop is the dropout of a module's input.
 func (p *Pass) adapterDrop(m *LoRA, tokens kernels.Tensor) kernels.Drop {
@@ -432,15 +472,6 @@ func (p *Pass) adapterDrop(m *LoRA, tokens kernels.Tensor) kernels.Drop {
 		return kernels.Drop{}
 	}
 	return kernels.Drop{Tokens: tokens, P: d.LoRA, Key: d.key(max(m.Layer, 0), uint16(m.Linear))}
-}
-
-func (p *Pass) lowRankWork(m *LoRA, T int) kernels.LowRankWork {
-	r, K := m.A.Rows, m.A.Cols
-	w := kernels.LowRankWork{Low: prefix(p.lowRank, T, r), Input: prefix(p.adapted, T, K)}
-	if p.options.Train {
-		w.DLow, w.DInput = prefix(p.grad.lowRank, T, r), prefix(p.grad.adapted, T, K)
-	}
-	return w
 }
 
 // prefix is the beginning of a buffer seen as rows × cols.

@@ -46,8 +46,10 @@ func fused() (checks []check) {
 				checks = append(checks, check{"AddNorm", fmt.Sprintf("%v/%dx%d/%v", d, T, K, p), func(r *rig) { addNorm(r, T, K, p, d) }})
 			}
 			for _, rank := range []int{1, 8, 11, 32} {
-				detail := fmt.Sprintf("%dx%dx%dx%d/%v", T, K, N, rank, p)
-				checks = append(checks, check{"LowRank", detail, func(r *rig) { lowRank(r, T, K, N, rank, p) }})
+				for _, widths := range [][]int{{N}, {N, 8, N}} { // outputs of the adapters that share an input
+					detail := fmt.Sprintf("%dx%dx%dx%d/%d/%v", T, K, N, rank, len(widths), p)
+					checks = append(checks, check{"LowRank", detail, func(r *rig) { lowRank(r, T, K, widths, rank, p) }})
+				}
 			}
 		}
 		for _, kind := range weightKinds {
@@ -95,33 +97,54 @@ func addNorm(r *rig, T, D int, p float32, d kernels.DType) {
 	}
 }
 
-func lowRank(r *rig, T, K, N, rank int, p float32) {
+func lowRank(r *rig, T, K int, widths []int, rank int, p float32) {
 	act := r.b.Activations()
 	tol := tolerance{tolerance{3e-6, 8e-3}.of(act), 8e-3} // gradients are F32, but what they are made of has the activations' type
 	x, xs := r.act(T, K)
-	a, as := r.random(kernels.F32, rank, K)
-	b, bs := r.random(kernels.F32, N, rank)
-	l := kernels.LowRank{A: a, B: b, Scale: 1.75}
-	drop, factors := r.drop(p, T, K)
-	input := times(xs, factors)
-	low := product(input, as, T, K, rank, true)
-	scaled := func(x []float64) []float64 { return each(x, func(v float64) float64 { return v * float64(l.Scale) }) }
+	room, dxRoom := r.junk(T, K), r.junk(T, K)
+	scaled := func(x []float64, by float32) []float64 {
+		return each(x, func(v float64) float64 { return v * float64(by) })
+	}
+	var forward []kernels.LowRank
+	var backward []kernels.LowRankGradient
+	var outs, gradsA, addsA, gradsB [][]float64
+	dx, dxs := r.act(T, K)
+	for i, N := range widths {
+		a, as := r.random(kernels.F32, rank, K)
+		b, bs := r.random(kernels.F32, N, rank)
+		out, before := r.act(T, N)
+		dout, ds := r.act(T, N)
+		gradA, gradA0 := r.random(kernels.F32, rank, K)
+		gradB, gradB0 := r.random(kernels.F32, N, rank)
+		drop, factors := r.drop(p, T, K)
+		l := kernels.LowRank{A: a, B: b, Scale: 1.75 - float32(i), Drop: drop, Out: out, Low: r.junk(T, rank)}
+		forward = append(forward, l)
+		backward = append(backward, kernels.LowRankGradient{LowRank: l, GradA: gradA, GradB: gradB, DOut: dout, DLow: r.junk(T, rank)})
 
-	out, before := r.act(T, N)
-	w := kernels.LowRankWork{Low: r.junk(T, rank), Input: r.junk(T, K)}
-	kernels.Fuse(r.b).LowRank(out, x, l, drop, w)
-	r.near("out", out, sum(before, scaled(product(low, bs, T, rank, N, true))), tol)
-
-	dout, ds := r.act(T, N)
-	dx, dx0 := r.act(T, K)
-	gradA, gradA0 := r.random(kernels.F32, rank, K)
-	gradB, gradB0 := r.random(kernels.F32, N, rank)
-	w.DLow, w.DInput = r.junk(T, rank), r.junk(T, K)
-	kernels.Fuse(r.b).LowRankBackward(dx, gradA, gradB, dout, x, l, drop, w)
-	dlow := scaled(product(ds, bs, T, N, rank, false))
-	r.near("dx", dx, sum(dx0, times(product(dlow, as, T, rank, K, false), factors)), tol)
-	r.near("gradA", gradA, sum(gradA0, product(transposed(dlow, T, rank), input, rank, T, K, false)), tol)
-	r.near("gradB", gradB, sum(gradB0, scaled(product(transposed(ds, T, N), low, N, T, rank, false))), tol)
+		input := times(xs, factors)
+		low := product(input, as, T, K, rank, true)
+		outs = append(outs, sum(before, scaled(product(low, bs, T, rank, N, true), l.Scale)))
+		dlow := scaled(product(ds, bs, T, N, rank, false), l.Scale)
+		dxs = sum(dxs, times(product(dlow, as, T, rank, K, false), factors))
+		addsA = append(addsA, product(transposed(dlow, T, rank), input, rank, T, K, false))
+		gradsA = append(gradsA, sum(gradA0, addsA[i]))
+		gradsB = append(gradsB, sum(gradB0, scaled(product(transposed(ds, T, N), low, N, T, rank, false), l.Scale)))
+	}
+	fused := kernels.Fuse(r.b)
+	fused.LowRank(x, room, forward...)
+	fused.LowRankBackward(dx, x, room, dxRoom, backward...)
+	r.near("dx", dx, dxs, tol)
+	for i, l := range backward {
+		r.near("out", forward[i].Out, outs[i], tol)
+		r.near("GradA", l.GradA, gradsA[i], tol)
+		r.near("GradB", l.GradB, gradsB[i], tol)
+	}
+	kept := r.bytes(dx)
+	fused.LowRankBackward(kernels.Tensor{}, x, room, dxRoom, backward...) // dx is not wanted
+	r.exact("dx", dx, kept)
+	for i, l := range backward {
+		r.near("GradA without dx", l.GradA, sum(gradsA[i], addsA[i]), tol)
+	}
 }
 
 func transposed(x []float64, rows, cols int) []float64 {

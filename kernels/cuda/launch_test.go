@@ -206,12 +206,23 @@ func (x *bench) fused(s sizes) {
 			})
 		}
 		for _, r := range []int{1, 8, 12, 64} {
-			l := kernels.LowRank{A: x.tensor(kernels.F32, r, s.D), B: x.tensor(kernels.F32, s.F, r), Scale: 2}
-			w := kernels.LowRankWork{Low: x.tensor(x.act, s.T, r), DLow: x.tensor(x.act, s.T, r), Input: a, DInput: b}
-			gradA, gradB := x.tensor(kernels.F32, r, s.D), x.tensor(kernels.F32, s.F, r)
-			x.do("LowRank", dout.Len(), func() { x.b.LowRank(dout, in, l, drop, w) })
-			if s.T > 0 {
-				x.do("LowRankBackward", in.Len(), func() { x.b.LowRankBackward(out, gradA, gradB, dout, in, l, drop, w) })
+			var uses []kernels.LowRank
+			var gradients []kernels.LowRankGradient
+			for range 3 {
+				l := kernels.LowRank{A: x.tensor(kernels.F32, r, s.D), B: x.tensor(kernels.F32, s.F, r), Scale: 2, Drop: drop, Out: dout, Low: x.tensor(x.act, s.T, r)}
+				uses = append(uses, l)
+				gradients = append(gradients, kernels.LowRankGradient{
+					LowRank: l, GradA: x.tensor(kernels.F32, r, s.D), GradB: x.tensor(kernels.F32, s.F, r), DOut: dout, DLow: x.tensor(x.act, s.T, r),
+				})
+			}
+			for n := 1; n <= 3; n++ {
+				x.do("LowRank", dout.Len(), func() { x.b.LowRank(in, a, uses[:n]...) })
+				if s.T == 0 {
+					continue
+				}
+				for _, dx := range []kernels.Tensor{out, {}} {
+					x.do("LowRankBackward", in.Len(), func() { x.b.LowRankBackward(dx, in, a, b, gradients[:n]...) })
+				}
 			}
 		}
 	}

@@ -1,7 +1,7 @@
 // LoRA's thin products on tensor cores: one side has at most 64 columns, so all three read or write the other side once and take
 // the time that memory takes. The order of a product's inner index and of its columns is free, and is such that every lane reads
 // 16 (or 8) bytes that lie side by side and has its part of the operands without going through shared memory.
-// Each kernel can do two products at once, blockIdx.z = 0 and 1; dropout's mask belongs to the first.
+// Each kernel can do several products at once, blockIdx.z = 0, 1 …; dropout's masks belong to the first two.
 #include "mma.cuh"
 #include "philox.cuh"
 
@@ -108,35 +108,44 @@ template <int H, int NT, class T> __device__ __forceinline__ void thin_low(T *ou
 	}
 }
 
-// thin_spread: out (M,N) = alpha·drop(low (M,r)·y) + beta·out, where an element of y lies at rank·yr + n·yn. r ≤ 16·RT is even. A
-// warp has 32 columns and keeps y's, for `tokens` tokens.
-template <int RT, class T> __device__ __forceinline__ void thin_spread(T *out, const T *low, const float *y, int M, int N, int r,
-	int yr, int yn, float alpha, float beta, int tokens, const mask &m) {
+// A term of a spread product: alpha·drop(low (M,r)·y), where an element of y lies at rank·yr + n·yn.
+template <class T> struct term {
+	const T *low;
+	const float *y;
+	int yr, yn;
+	float alpha;
+	mask m;
+};
+
+// thin_spread: out (M,N) = the sum of terms + beta·out. r ≤ 16·RT is even. A warp has 32 columns and keeps y's, for `tokens` tokens.
+template <int RT, int TERMS, class T> __device__ __forceinline__ void thin_spread(T *out, const term<T> (&terms)[TERMS], int M, int N, int r, float beta, int tokens) {
 	const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
 	const int n0 = (blockIdx.x * 8 + warp) * 32, n = n0 + 8 * q;
 	if (n0 >= N) return;
 	const bool even = aligned(out) && N % 8 == 0;
 	// Column c of the four tiles is g of tile i, with c = n0 + g/2·8 + 2·i + g%2, so that a lane's sums are eight neighbours.
-	uint32_t ys[RT][4][2];
+	uint32_t ys[TERMS][RT][4][2];
 #pragma unroll
-	for (int rt = 0; rt < RT; rt++)
+	for (int k = 0; k < TERMS; k++)
 #pragma unroll
-		for (int i = 0; i < 4; i++)
+		for (int rt = 0; rt < RT; rt++)
 #pragma unroll
-			for (int h = 0; h < 2; h++) {
-				int column = n0 + g / 2 * 8 + 2 * i + g % 2, rank = 16 * rt + 8 * h + 2 * q;
-				float v[2] = {};
-				if (column < N && rank < r) {
-					const float *at = y + (long long)rank * yr + (long long)column * yn;
-					v[0] = at[0], v[1] = at[yr];
+			for (int i = 0; i < 4; i++)
+#pragma unroll
+				for (int h = 0; h < 2; h++) {
+					int column = n0 + g / 2 * 8 + 2 * i + g % 2, rank = 16 * rt + 8 * h + 2 * q;
+					float v[2] = {};
+					if (column < N && rank < r) {
+						const float *at = terms[k].y + (long long)rank * terms[k].yr + (long long)column * terms[k].yn;
+						v[0] = at[0], v[1] = at[terms[k].yr];
+					}
+					ys[k][rt][i][h] = pack(v, T());
 				}
-				ys[rt][i][h] = pack(v, T());
-			}
 	const long long from = (long long)blockIdx.y * tokens, until = min((long long)M, from + tokens);
 	constexpr int MANY = RT == 1 ? 2 : 1; // runs of 16 tokens that are asked for at once
 	for (long long first = from; first < until; first += 16 * MANY) {
 		uint4 before[MANY][2];
-		uint32_t ls[MANY][RT][4]; // rows g and g+8, then both eight ranks on
+		uint32_t ls[MANY][TERMS][RT][4]; // rows g and g+8, then both eight ranks on
 #pragma unroll
 		for (int u = 0; u < MANY; u++) {
 			long long t0 = first + 16 * u;
@@ -144,30 +153,41 @@ template <int RT, class T> __device__ __forceinline__ void thin_spread(T *out, c
 			for (int h = 0; h < 2; h++)
 				if (even && beta != 0 && t0 + 8 * h + g < until && n < N) before[u][h] = *(const uint4 *)(out + (t0 + 8 * h + g) * N + n);
 #pragma unroll
-			for (int rt = 0; rt < RT; rt++)
+			for (int k = 0; k < TERMS; k++)
 #pragma unroll
-				for (int i = 0; i < 4; i++) {
-					long long t = t0 + i % 2 * 8 + g;
-					int rank = 16 * rt + i / 2 * 8 + 2 * q;
-					ls[u][rt][i] = t < until && rank < r ? *(const uint32_t *)(low + t * r + rank) : 0;
-				}
+				for (int rt = 0; rt < RT; rt++)
+#pragma unroll
+					for (int i = 0; i < 4; i++) {
+						long long t = t0 + i % 2 * 8 + g;
+						int rank = 16 * rt + i / 2 * 8 + 2 * q;
+						ls[u][k][rt][i] = t < until && rank < r ? *(const uint32_t *)(terms[k].low + t * r + rank) : 0;
+					}
 		}
 #pragma unroll
 		for (int u = 0; u < MANY; u++) {
-			float sum[4][4] = {};
+			float sum[TERMS][4][4] = {};
 #pragma unroll
-			for (int rt = 0; rt < RT; rt++)
+			for (int k = 0; k < TERMS; k++)
 #pragma unroll
-				for (int i = 0; i < 4; i++) mma(sum[i], ls[u][rt][0], ls[u][rt][1], ls[u][rt][2], ls[u][rt][3], ys[rt][i][0], ys[rt][i][1], T());
+				for (int rt = 0; rt < RT; rt++)
+#pragma unroll
+					for (int i = 0; i < 4; i++)
+						mma(sum[k][i], ls[u][k][rt][0], ls[u][k][rt][1], ls[u][k][rt][2], ls[u][k][rt][3], ys[k][rt][i][0], ys[k][rt][i][1], T());
 #pragma unroll
 			for (int h = 0; h < 2; h++) {
 				long long t = first + 16 * u + 8 * h + g;
 				if (t >= until || n >= N) continue;
 				T *at = out + t * N + n;
-				float v[8], old[8] = {};
+				float v[8] = {}, old[8] = {};
 #pragma unroll
-				for (int i = 0; i < 8; i++) v[i] = alpha * sum[i / 2][2 * h + i % 2];
-				m.apply(v, t, n);
+				for (int k = 0; k < TERMS; k++) {
+					float own[8];
+#pragma unroll
+					for (int i = 0; i < 8; i++) own[i] = terms[k].alpha * sum[k][i / 2][2 * h + i % 2];
+					terms[k].m.apply(own, t, n);
+#pragma unroll
+					for (int i = 0; i < 8; i++) v[i] += own[i];
+				}
 				if (beta != 0) {
 					if (even) unpack8<T>(old, before[u][h]);
 					else load8(old, at, N - n, false);
@@ -263,30 +283,36 @@ template <int H, class T> __device__ __forceinline__ void thin_over(float *out, 
 
 #define LOW_JOB(P, T) T *P##_out, const T *P##_x, const float *P##_y, int P##_K, int P##_yr, int P##_yk, float P##_alpha, float P##_beta
 #define THIN_LOW(H, NT, THREADS, NAME, T) \
-	extern "C" __global__ void __launch_bounds__(THREADS) thin_low_##H##_##NT##NAME(int M, int r, LOW_JOB(p, T), LOW_JOB(q, T), MASK(m)) { \
+	extern "C" __global__ void __launch_bounds__(THREADS) thin_low_##H##_##NT##NAME(int M, int r, LOW_JOB(p, T), LOW_JOB(q, T), MASK(m), MASK(n)) { \
 		bool second = blockIdx.z; \
-		mask m = AS_MASK(m); \
-		if (second) m.threshold = 0; \
 		thin_low<H, NT>(second ? q_out : p_out, second ? q_x : p_x, second ? q_y : p_y, M, second ? q_K : p_K, r, second ? q_yr : p_yr, \
-			second ? q_yk : p_yk, second ? q_alpha : p_alpha, second ? q_beta : p_beta, m); \
+			second ? q_yk : p_yk, second ? q_alpha : p_alpha, second ? q_beta : p_beta, second ? AS_MASK(n) : AS_MASK(m)); \
 	}
+#define SPREAD_JOB(P, T) T *P##_out, const T *P##_low, const float *P##_y, int P##_N, int P##_yr, int P##_yn, float P##_alpha
 #define THIN_SPREAD(RT, NAME, T) \
-	extern "C" __global__ void __launch_bounds__(256) thin_spread_##RT##NAME(T *out, const T *low, const float *y, int M, int N, int r, int yr, int yn, \
-		float alpha, float beta, int tokens, MASK(m)) { \
-		thin_spread<RT>(out, low, y, M, N, r, yr, yn, alpha, beta, tokens, AS_MASK(m)); \
+	extern "C" __global__ void __launch_bounds__(256, RT == 1 ? 3 : 2) thin_spread_##RT##NAME(int M, int r, int tokens, float beta, SPREAD_JOB(p, T), SPREAD_JOB(q, T), MASK(m), MASK(n)) { \
+		bool second = blockIdx.z; \
+		term<T> only[1] = {{second ? q_low : p_low, second ? q_y : p_y, second ? q_yr : p_yr, second ? q_yn : p_yn, second ? q_alpha : p_alpha, \
+			second ? AS_MASK(n) : AS_MASK(m)}}; \
+		thin_spread<RT>(second ? q_out : p_out, only, M, second ? q_N : p_N, r, beta, tokens); \
+	}
+#define THIN_SPREAD_SUM(NAME, T) \
+	extern "C" __global__ void __launch_bounds__(256, 2) thin_spread_sum##NAME(int M, int r, int tokens, float beta, SPREAD_JOB(p, T), SPREAD_JOB(q, T), MASK(m), MASK(n)) { \
+		term<T> both[2] = {{p_low, p_y, p_yr, p_yn, p_alpha, AS_MASK(m)}, {q_low, q_y, q_yr, q_yn, q_alpha, AS_MASK(n)}}; \
+		thin_spread<1>(p_out, both, M, p_N, r, beta, tokens); \
 	}
 #define OVER_JOB(P, T) float *P##_out, const T *P##_low, const T *P##_x, int P##_N, int P##_orank, int P##_on, float P##_alpha, float P##_beta
+#define PICK(F) (z == 0 ? p_##F : z == 1 ? q_##F : z == 2 ? s_##F : t_##F)
 #define THIN_OVER(H, NAME, T) \
-	extern "C" __global__ void __launch_bounds__(512) thin_over_##H##NAME(int M, int r, OVER_JOB(p, T), OVER_JOB(q, T), MASK(m)) { \
-		bool second = blockIdx.z; \
-		mask m = AS_MASK(m); \
-		if (second) m.threshold = 0; \
-		thin_over<H>(second ? q_out : p_out, second ? q_low : p_low, second ? q_x : p_x, M, second ? q_N : p_N, r, second ? q_orank : p_orank, \
-			second ? q_on : p_on, second ? q_alpha : p_alpha, second ? q_beta : p_beta, m); \
+	extern "C" __global__ void __launch_bounds__(512) thin_over_##H##NAME(int M, int r, OVER_JOB(p, T), OVER_JOB(q, T), OVER_JOB(s, T), OVER_JOB(t, T), MASK(m), MASK(n)) { \
+		int z = blockIdx.z; \
+		mask m = z ? AS_MASK(n) : AS_MASK(m); \
+		if (z > 1) m.threshold = 0; \
+		thin_over<H>(PICK(out), PICK(low), PICK(x), M, PICK(N), r, PICK(orank), PICK(on), PICK(alpha), PICK(beta), m); \
 	}
 #define THIN(NAME, T) \
 	THIN_LOW(1, 1, 512, NAME, T) THIN_LOW(1, 4, 512, NAME, T) THIN_LOW(2, 1, 512, NAME, T) THIN_LOW(2, 4, 512, NAME, T) \
 	THIN_LOW(8, 1, 256, NAME, T) THIN_LOW(8, 4, 256, NAME, T) \
-	THIN_SPREAD(1, NAME, T) THIN_SPREAD(4, NAME, T) THIN_OVER(1, NAME, T) THIN_OVER(2, NAME, T) THIN_OVER(8, NAME, T)
+	THIN_SPREAD(1, NAME, T) THIN_SPREAD(4, NAME, T) THIN_SPREAD_SUM(NAME, T) THIN_OVER(1, NAME, T) THIN_OVER(2, NAME, T) THIN_OVER(8, NAME, T)
 THIN(_f16, f16)
 THIN(_bf16, bf16)

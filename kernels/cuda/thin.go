@@ -41,26 +41,27 @@ func (b *Backend) thin(out, x, y kernels.Tensor, transX, transY bool, alpha, bet
 		if transY || !over.fits() {
 			return false
 		}
-		b.thinOver(kernels.Drop{}, over)
+		b.thinOver(over)
 		return true
 	}
 	low := thinLow{out: out, x: x, y: y, transY: transY, alpha: alpha, beta: beta}
 	switch {
 	case low.fits():
-		b.thinLow(kernels.Drop{}, low)
+		b.thinLow(low)
 	case spreads(out, x, y):
-		b.thinSpread(out, x, y, transY, alpha, beta, kernels.Drop{})
+		b.thinSpread(beta, thinSpread{out: out, low: x, y: y, transY: transY, alpha: alpha})
 	default:
 		return false
 	}
 	return true
 }
 
-// thinLow is a product out (T,r) = alpha·x (T,K)·op(y) + beta·out, y F32.
+// thinLow is a product out (T,r) = alpha·drop(x) (T,K)·op(y) + beta·out, y F32.
 type thinLow struct {
 	out, x, y   kernels.Tensor
 	transY      bool
 	alpha, beta float32
+	drop        kernels.Drop
 }
 
 func (l thinLow) fits() bool {
@@ -68,9 +69,9 @@ func (l thinLow) fits() bool {
 		l.out.Cols <= thinMost && l.x.Cols%8 == 0 && l.x.Addr%16 == 0
 }
 
-// thinLow does one product, or two of the same tokens and rank at once; drop belongs to the first one's x.
-func (b *Backend) thinLow(drop kernels.Drop, jobs ...thinLow) {
-	first := jobs[0]
+// thinLow does one product, or two of the same tokens and rank at once.
+func (b *Backend) thinLow(jobs ...thinLow) {
+	first, last := jobs[0], jobs[len(jobs)-1]
 	T, r := first.out.Rows, first.out.Cols
 	eights, tiles, block := thinEights(r), 1, 512
 	if T > 2048 {
@@ -80,7 +81,7 @@ func (b *Backend) thinLow(drop kernels.Drop, jobs ...thinLow) {
 		block = 256
 	}
 	args := []uint64{number(T), number(r)}
-	for _, j := range [2]thinLow{first, jobs[len(jobs)-1]} {
+	for _, j := range [2]thinLow{first, last} {
 		rank, k := 1, r
 		if j.transY {
 			rank, k = j.x.Cols, 1
@@ -88,7 +89,7 @@ func (b *Backend) thinLow(drop kernels.Drop, jobs ...thinLow) {
 		args = append(args, j.out.Addr, j.x.Addr, j.y.Addr, number(j.x.Cols), number(rank), number(k), real32(j.alpha), real32(j.beta))
 	}
 	b.run(fmt.Sprintf("thin_low_%d_%d%s", eights, tiles, suffix(first.x.DType)), [3]int{ceil(T, 8*tiles), 1, len(jobs)}, block, 0,
-		append(args, mask("thin product", drop, T)...)...)
+		append(args, masks(T, first.drop, last.drop)...)...)
 }
 
 // spreads reports whether thinSpread does out (T,N) = x (T,r)·op(y).
@@ -96,31 +97,58 @@ func spreads(out, x, y kernels.Tensor) bool {
 	return x.DType != kernels.F32 && out.DType == x.DType && y.DType == kernels.F32 && x.Cols <= thinMost && x.Cols%2 == 0 && x.Addr%4 == 0
 }
 
-// thinSpread sets out (T,N) = alpha·drop(low (T,r)·op(y)) + beta·out, y F32.
-func (b *Backend) thinSpread(out, low, y kernels.Tensor, transY bool, alpha, beta float32, drop kernels.Drop) {
-	T, N, r := out.Rows, out.Cols, low.Cols
-	rank, column := N, 1
-	if transY {
-		rank, column = 1, r
-	}
+// thinSpread is a product out (T,N) = alpha·drop(low (T,r)·op(y)), y F32.
+type thinSpread struct {
+	out, low, y kernels.Tensor
+	transY      bool
+	alpha       float32
+	drop        kernels.Drop
+}
+
+// thinSpread adds one product to beta·out, or two of the same tokens and rank at once, whose outputs may be one.
+func (b *Backend) thinSpread(beta float32, jobs ...thinSpread) {
 	const columns = 256 // of a block
-	sixteens, tokens := 1, 32
+	first, last := jobs[0], jobs[len(jobs)-1]
+	T, r, outputs := first.out.Rows, first.low.Cols, len(jobs)
+	kernel, tokens := "thin_spread_1", 32
 	if r > 16 {
-		sixteens = 4
+		kernel = "thin_spread_4"
+	}
+	if len(jobs) == 2 && first.out.Addr == last.out.Addr {
+		if kernel, outputs = "thin_spread_sum", 1; r > 16 { // more than a thread can hold
+			b.thinSpread(beta, first)
+			b.thinSpread(1, last)
+			return
+		}
 	}
 	for ceil(T, tokens) > 128 { // a block keeps op(y) for its tokens
 		tokens *= 2
 	}
-	b.run(fmt.Sprintf("thin_spread_%d%s", sixteens, suffix(out.DType)), [3]int{ceil(N, columns), ceil(T, tokens), 1}, 256, 0,
-		append([]uint64{out.Addr, low.Addr, y.Addr, number(T), number(N), number(r), number(rank), number(column), real32(alpha), real32(beta), number(tokens)},
-			mask("thin product", drop, T)...)...)
+	args, widest := []uint64{number(T), number(r), number(tokens), real32(beta)}, 0
+	for _, j := range [2]thinSpread{first, last} {
+		N, rank, column := j.out.Cols, j.out.Cols, 1
+		if j.transY {
+			rank, column = 1, r
+		}
+		widest = max(widest, N)
+		args = append(args, j.out.Addr, j.low.Addr, j.y.Addr, number(N), number(rank), number(column), real32(j.alpha))
+	}
+	b.run(kernel+suffix(first.out.DType), [3]int{ceil(widest, columns), ceil(T, tokens), outputs}, 256, 0,
+		append(args, masks(T, first.drop, last.drop)...)...)
 }
 
-// thinOver is a product over tokens: out (r,N) = alpha·low (T,r)ᵀ·x (T,N) + beta·out, or with columns its transpose (N,r); out is F32.
+// masks is the arguments that stand for the masks of two products.
+func masks(T int, p, q kernels.Drop) []uint64 {
+	return append(mask("thin product", p, T), mask("thin product", q, T)...)
+}
+
+// thinOver is a product over tokens: out (r,N) = alpha·low (T,r)ᵀ·drop(x) (T,N) + beta·out, or with columns its transpose (N,r); out is
+// F32.
 type thinOver struct {
 	out, low, x kernels.Tensor
 	columns     bool
 	alpha, beta float32
+	drop        kernels.Drop
 }
 
 func (o thinOver) fits() bool {
@@ -128,12 +156,13 @@ func (o thinOver) fits() bool {
 		o.low.Cols <= thinMost && o.x.Cols%4 == 0 && o.x.Addr%8 == 0 && o.x.Rows > 0
 }
 
-// thinOver does one product over tokens, or two of the same tokens and rank at once; drop belongs to the first one's x.
-func (b *Backend) thinOver(drop kernels.Drop, jobs ...thinOver) {
+// thinOver does up to four products over the same tokens and of the same rank at once, of which the first two may have dropout.
+func (b *Backend) thinOver(jobs ...thinOver) {
 	first, widest := jobs[0], 0
 	T, r := first.low.Rows, first.low.Cols
 	args := []uint64{number(T), number(r)}
-	for _, j := range [2]thinOver{first, jobs[len(jobs)-1]} {
+	for i := range 4 {
+		j := jobs[min(i, len(jobs)-1)]
 		rank, column := j.x.Cols, 1
 		if j.columns {
 			rank, column = 1, r
@@ -142,7 +171,7 @@ func (b *Backend) thinOver(drop kernels.Drop, jobs ...thinOver) {
 		args = append(args, j.out.Addr, j.low.Addr, j.x.Addr, number(j.x.Cols), number(rank), number(column), real32(j.alpha), real32(j.beta))
 	}
 	b.run(fmt.Sprintf("thin_over_%d%s", thinEights(r), suffix(first.x.DType)), [3]int{ceil(widest, 32), 1, len(jobs)}, 512, 0,
-		append(args, mask("thin product", drop, T)...)...)
+		append(args, masks(T, first.drop, jobs[min(1, len(jobs)-1)].drop)...)...)
 }
 
 // thinEights is for how many runs of eight ranks a kernel is made that does r: 1, 2 or 8.

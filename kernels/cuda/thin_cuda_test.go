@@ -30,25 +30,25 @@ func thinProducts(t *testing.T, b *Backend) {
 				masked := v.noise(b.act, s.T, s.K)
 				v.b.Dropout(masked, x, drop.Tokens, p, drop.Key)
 				a, c := v.noise(kernels.F32, s.r, s.K), v.noise(kernels.F32, s.K, s.r)
-				v.same("low", low, func(out kernels.Tensor) { b.thinLow(drop, thinLow{out, x, a, true, 0.5, 0.25}) },
+				v.same("low", low, func(out kernels.Tensor) { b.thinLow(thinLow{out, x, a, true, 0.5, 0.25, drop}) },
 					func(out kernels.Tensor) { b.gemm(out, masked, a, false, true, 0.5, 0.25, kernels.Tensor{}) })
-				v.same("low, y by columns", low, func(out kernels.Tensor) { b.thinLow(drop, thinLow{out, x, c, false, 2, 0}) },
+				v.same("low, y by columns", low, func(out kernels.Tensor) { b.thinLow(thinLow{out, x, c, false, 2, 0, drop}) },
 					func(out kernels.Tensor) { b.gemm(out, masked, c, false, false, 2, 0, kernels.Tensor{}) })
 				over := v.noise(kernels.F32, s.r, s.K)
-				v.same("over", over, func(out kernels.Tensor) { b.thinOver(drop, thinOver{out, low, x, false, 0.5, 1}) },
+				v.same("over", over, func(out kernels.Tensor) { b.thinOver(thinOver{out, low, x, false, 0.5, 1, drop}) },
 					func(out kernels.Tensor) { b.gemm(out, low, masked, true, false, 0.5, 1, kernels.Tensor{}) })
 				across := v.noise(kernels.F32, s.K, s.r)
-				v.same("over, by columns", across, func(out kernels.Tensor) { b.thinOver(drop, thinOver{out, low, x, true, 0.5, 0}) },
+				v.same("over, by columns", across, func(out kernels.Tensor) { b.thinOver(thinOver{out, low, x, true, 0.5, 0, drop}) },
 					func(out kernels.Tensor) { b.gemm(out, masked, low, true, false, 0.5, 0, kernels.Tensor{}) })
 				if s.r%2 != 0 {
 					return
 				}
-				v.same("spread", x, func(out kernels.Tensor) { b.thinSpread(out, low, c, true, 0.5, 1, drop) }, func(out kernels.Tensor) {
+				v.same("spread", x, func(out kernels.Tensor) { b.thinSpread(1, thinSpread{out, low, c, true, 0.5, drop}) }, func(out kernels.Tensor) {
 					b.gemm(masked, low, c, false, true, 0.5, 0, kernels.Tensor{})
 					b.Dropout(masked, masked, drop.Tokens, p, drop.Key)
 					b.Add(out, out, masked)
 				})
-				v.same("spread, y by rows", x, func(out kernels.Tensor) { b.thinSpread(out, low, a, false, 0.5, 0, drop) }, func(out kernels.Tensor) {
+				v.same("spread, y by rows", x, func(out kernels.Tensor) { b.thinSpread(0, thinSpread{out, low, a, false, 0.5, drop}) }, func(out kernels.Tensor) {
 					b.gemm(out, low, a, false, false, 0.5, 0, kernels.Tensor{})
 					b.Dropout(out, out, drop.Tokens, p, drop.Key)
 				})
