@@ -45,6 +45,7 @@ func commands() []command {
 		{"replay", "JOURNAL", "the workbench on a recorded run; --speed plays it faster", runReplay},
 		{"report", "", "write report.md and report.html anew from results.json; --history compares former runs", runReport},
 		{"download", "REPO", "bring a model of the Hugging Face Hub, or a dataset, into the cache; again goes on where it stopped", runDownload},
+		{"upload", "VARIANT DEST", "put a variant on hf://org/name, s3://bucket/prefix or gdrive://folder; again goes on where it stopped", runUpload},
 		{"convert", "SRC DST", "make a 4-bit model a 16-bit one, and merge an adapter into it with --adapter", runConvert},
 		{"doctor", "[PATH]", "what a model, adapter, dataset or workspace is, what loads it, and what is wrong with it; --deep reads all values", runDoctor},
 		{"bench", "[MODEL]", "prefill, decoding and training steps against what this machine allows; --random needs no model", runBench},

@@ -6,6 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
+	"time"
 )
 
 // Store is a place that files are uploaded to. Its String is the address that users write.
@@ -25,6 +28,7 @@ type LocalFile struct {
 	Name string // its path in the folder, with slashes
 	Path string // where it lies
 	Size int64  // bytes
+	time time.Time
 }
 
 // LocalFiles are the files in a folder and its subfolders, sorted by name. Links to files count as files; a file that no place
@@ -50,13 +54,74 @@ func LocalFiles(dir string) ([]LocalFile, error) {
 		if err := checkPath(name); err != nil {
 			return fmt.Errorf("%q cannot be uploaded: %w; rename it", name, err)
 		}
-		files = append(files, LocalFile{name, path, info.Size()})
+		files = append(files, LocalFile{name, path, info.Size(), info.ModTime()})
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", dir, obstacle(err))
 	}
 	return files, nil
+}
+
+// Options are what places want to know.
+type Options struct {
+	State  string                     // folder in which an unfinished upload keeps what it needs to go on
+	Client *Client                    // of the Hugging Face Hub
+	Public bool                       // a repository of the hub is public
+	Show   func(address, code string) // told where and with which code the user lets the program into Google Drive
+}
+
+// Open is the place that an address names: hf://org/name, s3://bucket/prefix or gdrive://folder.
+func Open(ctx context.Context, dest string, o Options) (Store, error) {
+	scheme, _, _ := strings.Cut(dest, "://")
+	switch scheme {
+	case "hf":
+		return opened(OpenRepository(ctx, dest, o.State, o.Client, o.Public))
+	case "s3":
+		return opened(OpenS3(ctx, dest, o.State))
+	case "gdrive":
+		return opened(OpenDrive(dest, o.State, o.Show))
+	}
+	return nil, fmt.Errorf("%q is no place for uploads; write hf://org/name, s3://bucket/prefix or gdrive://folder", dest)
+}
+
+// opened is no store where there is an error, not a store that is nil.
+func opened[T Store](s T, err error) (Store, error) {
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Upload puts files in a place and commits them. told is told the file at hand and how many bytes of all files are there, one call
+// at a time. A file that changes meanwhile is an error.
+func Upload(ctx context.Context, s Store, files []LocalFile, told func(file string, done, total int64)) error {
+	var mu sync.Mutex
+	var done, total int64
+	for _, f := range files {
+		total += f.Size
+	}
+	for _, f := range files {
+		add := func(n int64) {
+			mu.Lock()
+			defer mu.Unlock()
+			done += n
+			told(f.Name, done, total)
+		}
+		if err := s.Put(ctx, f.Name, f.Path, add); err != nil {
+			return err
+		}
+		if now, err := os.Stat(f.Path); err != nil || now.Size() != f.Size || !now.ModTime().Equal(f.time) {
+			return fmt.Errorf("upload %s to %s: the file has changed meanwhile; run again when nothing writes it", f.Name, s)
+		}
+	}
+	if err := s.Commit(ctx); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return fmt.Errorf("upload to %s: %w", s, err)
+	}
+	return nil
 }
 
 var _, _, _ Store = (*S3)(nil), (*Drive)(nil), (*Repository)(nil)

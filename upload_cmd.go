@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"quartet/console"
+	"quartet/eval"
+	"quartet/event"
+	"quartet/hub"
+	"quartet/pipeline"
+	"quartet/visible"
+)
+
+// runUpload is `quartet upload VARIANT DEST`.
+func runUpload(ctx context.Context, args []string, std streams) error {
+	f := flags("upload", "VARIANT DEST", std)
+	dir := workspaceFlag(f)
+	dry := f.Bool("dry-run", false, "list the files and their sizes, and send nothing")
+	public := f.Bool("public", false, "a repository of the hub is made public; private unless given")
+	rest, err := parse(f, args)
+	if err != nil {
+		return err
+	}
+	if len(rest) != 2 {
+		return errUsage{errors.New("give a variant and a place, as in lora hf://me/phi-2-lora, s3://bucket/prefix or gdrive://folder")}
+	}
+	w, err := pipeline.Open(*dir)
+	if err != nil {
+		return err
+	}
+	u, err := w.Upload(rest[0])
+	if err != nil {
+		return err
+	}
+	files, err := filesOf(u, rest[1])
+	if err != nil {
+		return err
+	}
+	show := console.New(std.out, console.ModeFor(std.out, false), console.Color(std.out))
+	say := func(kind event.Kind, text string) { show(event.Event{Time: time.Now(), Kind: kind, Text: text}) }
+	if u.Stale != "" {
+		say(event.Warning, u.Stale)
+	}
+	if *dry {
+		listUpload(std, files, rest[1])
+		return nil
+	}
+	store, err := hub.Open(ctx, rest[1], hub.Options{
+		State: u.State, Client: hub.New(hub.Environment(os.Getenv)), Public: *public,
+		Show: func(address, code string) {
+			say(event.Log, fmt.Sprintf("open %s on any device and enter the code %s", address, code))
+		},
+	})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	meter := event.NewMeter("bytes", func(e event.Event) { e.Time = time.Now(); show(e) })
+	if err := hub.Upload(ctx, store, files, meter.Label); err != nil {
+		return err
+	}
+	place := store.String()
+	if p, ok := store.(interface{ Page() string }); ok {
+		place = p.Page()
+	}
+	say(event.Log, fmt.Sprintf("%s of %s at %s", counted(len(files)), rest[0], place))
+	return nil
+}
+
+// filesOf are the files to send: the variant's, and for the hub a model card where the variant has none.
+func filesOf(u pipeline.Upload, dest string) ([]hub.LocalFile, error) {
+	files, err := hub.LocalFiles(u.Dir)
+	if err != nil {
+		return nil, err
+	}
+	files = slices.DeleteFunc(files, func(f hub.LocalFile) bool { return slices.Contains(u.Omit, f.Name) })
+	name, forHub := strings.CutPrefix(dest, "hf://")
+	if !forHub || slices.ContainsFunc(files, func(f hub.LocalFile) bool { return strings.EqualFold(f.Name, "README.md") }) {
+		return files, nil
+	}
+	u.Card.Repository = strings.TrimSuffix(name, "/")
+	var card strings.Builder
+	if err := eval.Card(&card, u.Card); err != nil {
+		return nil, err
+	}
+	folder := filepath.Join(u.State, "card")
+	if err := os.MkdirAll(folder, 0o777); err != nil {
+		return nil, fmt.Errorf("write the model card: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "README.md"), []byte(card.String()), 0o666); err != nil {
+		return nil, fmt.Errorf("write the model card: %w", err)
+	}
+	more, err := hub.LocalFiles(folder)
+	return append(files, more...), err
+}
+
+// listUpload prints what would be sent.
+func listUpload(std streams, files []hub.LocalFile, dest string) {
+	var total int64
+	for _, f := range files {
+		fmt.Fprintf(std.out, "%9s  %s\n", console.Bytes(f.Size), visible.Line(f.Name))
+		total += f.Size
+	}
+	fmt.Fprintf(std.out, "%9s  in %s for %s\n", console.Bytes(total), counted(len(files)), visible.Line(dest))
+}
