@@ -76,6 +76,10 @@ tui-frames:
 tui-picture: demo
     ./quartet replay --svg docs/workbench.svg quartet-demo
 
+# the README's recording of the workbench: the demo, played on a pseudo-terminal as a person would, about a minute
+tui-recording: build
+    go run ./scripts/record ./quartet docs/workbench-recording.svg
+
 # a user of the workbench, played in tmux from the first screen to the export
 robot: build
     scripts/robot.sh ./quartet

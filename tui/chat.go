@@ -221,6 +221,9 @@ func (c *chat) lines(m *model, w, h int) (lines []string, cursor *tea.Cursor) {
 		}
 		if c.input.active {
 			cursor = shift(cur, 3, 0)
+			if c.empty() {
+				lines = append(lines, m.advice(w, fmt.Sprintf("%s sends the prompt to all four variants; %s, then %s lists former chats", m.keyOf("send"), m.keyOf("stop_writing"), m.keyOf("history")))...)
+			}
 		} else {
 			lines = m.advice(w, fmt.Sprintf("press %s to write a prompt that all four variants answer; %s lists former chats", m.keyOf("prompt"), m.keyOf("history")))
 		}

@@ -208,3 +208,19 @@ func TestKeysBeforeTheWorkerIsThere(t *testing.T) {
 		t.Errorf("asked for %v", b.worker.runs)
 	}
 }
+
+// TestNoticeFades sees a notice go while a run is at work, and the keys' line come back.
+func TestNoticeFades(t *testing.T) {
+	b := newBench(t, 100, 30)
+	b.happen(training(5)...)
+	b.press("v", "t", "esc", "v")
+	if !strings.Contains(b.m.View().Content, "votes are cast blind") {
+		t.Fatal("no notice")
+	}
+	for range noticeSeconds {
+		b.m.Update(tickMsg{})
+	}
+	if frame := b.m.View().Content; strings.Contains(frame, "votes are cast blind") || !strings.Contains(frame, "zoom") {
+		t.Errorf("the notice stays:\n%s", frame)
+	}
+}

@@ -208,24 +208,23 @@ func (v *memory) lines(m *model, w, h int) []string {
 	case stale > 0:
 		add(warn, fmt.Sprintf("the GPU does not answer: stale %.0fs", stale.Seconds()))
 	}
-	if v.host.worker > 0 && v.gpu == nil {
-		add(dim, "worker "+size(v.host.worker)+" of the host's memory")
-	}
 	if len(held) > 0 {
-		what := st.plan.Stage + " has "
+		what := st.plan.Stage + " has " + size(held.Total())
 		switch {
 		case planned:
-			what = st.plan.Stage + " plans "
+			what = st.plan.Stage + " plans " + t.glyph.bar + " " + size(held.Total())
 		case !st.running():
-			what = st.plan.Stage + " had "
+			what = st.plan.Stage + " had " + size(held.Total())
 		}
-		what += size(held.Total())
 		if !planned && st.plan.MemoryBytes > 0 {
-			what += " of " + t.glyph.bar + " " + size(st.plan.MemoryBytes) + " planned"
+			what += " of " + t.glyph.bar + " " + size(st.plan.MemoryBytes)
 		}
 		lines = append(lines, v.legend(t, what+":", held, w)...)
 	} else if st.plan.MemoryBytes > 0 {
 		add(dim, fmt.Sprintf("%s %s plans %s at its peak", t.glyph.bar, st.plan.Stage, size(st.plan.MemoryBytes)))
+	}
+	if v.host.worker > 0 && v.gpu == nil {
+		add(dim, "worker "+size(v.host.worker)+" of the host's memory")
 	}
 	if v.trouble != "" {
 		add(warn, "GPU: "+v.trouble)

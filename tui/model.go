@@ -253,7 +253,8 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case sampleMsg:
 		m.memory.take(msg)
 	case tickMsg:
-		m.fresh = !m.state.busy && !m.chat.busy() && !m.memory.aged(m.now()) && !m.fade()
+		faded := m.fade()
+		m.fresh = !faded && !m.state.busy && !m.chat.busy() && !m.memory.aged(m.now())
 		m.memory.sampling(m.state.busy || m.chat.busy(), m.state.info.PID)
 		if !m.o.Replay {
 			m.clock = m.now()
