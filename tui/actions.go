@@ -16,6 +16,10 @@ import (
 // key does what a key is for where the focus is.
 func (m *model) key(k tea.KeyPressMsg) tea.Cmd {
 	m.notice, m.noticed = "", 0
+	if k.String() == "alt+esc" { // escape pressed twice, of which tmux has made one piece
+		esc := tea.KeyPressMsg{Code: tea.KeyEscape}
+		return tea.Sequence(m.key(esc), m.key(esc))
+	}
 	where := everywhere
 	switch {
 	case m.dialog != nil && m.text() == nil:

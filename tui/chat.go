@@ -238,6 +238,10 @@ func (c *chat) lines(m *model, w, h int) (lines []string, cursor *tea.Cursor) {
 	if m.zoomed || (w-3)/4 < narrowest {
 		shown = []int{c.selected}
 	}
+	if len(shown) == 1 && h > 3 {
+		lines = append(lines, c.names(m, w))
+		h--
+	}
 	width := (w - len(shown) + 1) / len(shown)
 	columns := make([][]string, len(shown))
 	for i, at := range shown {
@@ -258,6 +262,29 @@ func (c *chat) lines(m *model, w, h int) (lines []string, cursor *tea.Cursor) {
 		lines = append(lines, out.String())
 	}
 	return lines, cursor
+}
+
+// names are all answers in one line with how far they are, where only one of them is shown.
+func (c *chat) names(m *model, w int) string {
+	t := m.theme
+	l := t.line(w).add(accent, " "+m.keyOf("left")+" "+m.keyOf("right")+" ")
+	for at := range variants {
+		mark, look := t.glyph.dot, dim
+		switch a := c.exchange.Answers[c.order[at]]; {
+		case a.State == "failed":
+			mark, look = t.glyph.cross, bad
+		case a.State == "done":
+			mark, look = t.glyph.tick, good
+		case a.State == "decoding":
+			mark, look = t.glyph.more, accent
+		}
+		name := plain
+		if at == c.selected {
+			name = chosen
+		}
+		l.add(look, " "+mark).add(name, " "+c.name(at)+" ")
+	}
+	return l.String()
 }
 
 // name is what the column at a place is called.
@@ -287,7 +314,11 @@ func (c *chat) column(m *model, at, w, h int) []string {
 		head.add(dim, a.State)
 	}
 	if votes := c.tally[a.Variant]; votes > 0 && (!c.blind || c.voted) {
-		head.right(good, fmt.Sprintf("%d votes", votes))
+		text := fmt.Sprint(votes, " votes")
+		if votes == 1 {
+			text = "1 vote"
+		}
+		head.right(good, text)
 	}
 	lines := []string{head.String()}
 	var foot []string

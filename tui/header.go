@@ -79,8 +79,16 @@ func (m *model) footer(w int) string {
 		}
 		hints = append(hints, [2]string{m.keyOf("next"), "focus"}, [2]string{m.keyOf("zoom"), "zoom"}, [2]string{m.keyOf("help"), "help"}, [2]string{m.keyOf("quit"), "leave"})
 	}
-	for _, h := range hints {
-		if l.used+len(h[0])+len(h[1])+3 > w {
+	room := w
+	takes := func(h [2]string) int { return columns(h[0]) + columns(h[1]) + 3 }
+	for _, h := range hints[max(len(hints)-2, 0):] { // help and how to leave have their place
+		room -= takes(h)
+	}
+	for i, h := range hints {
+		if i >= len(hints)-2 {
+			room += takes(h)
+		}
+		if l.used+takes(h) > room {
 			continue
 		}
 		l.add(accent, h[0]).add(dim, " "+h[1]+"  ")

@@ -32,8 +32,11 @@ func (f *form) draw(m *model, w, h int) (lines []string, cursor *tea.Cursor) {
 	lines = []string{m.titled(f.title, true, w)}
 	var below []string
 	for text := range strings.SplitSeq(strings.TrimRight(f.trouble, "\n"), "\n") {
-		if text != "" {
-			below = append(below, t.line(w).add(bad, " "+t.safe(text)).String())
+		if text == "" {
+			continue
+		}
+		for _, part := range wrap(t.safe(text), max(w-2, 1)) {
+			below = append(below, t.line(w).add(bad, " "+part).String())
 		}
 	}
 	below = below[:min(len(below), h/2)]
