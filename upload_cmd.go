@@ -29,7 +29,7 @@ func runUpload(ctx context.Context, args []string, std streams) error {
 		return err
 	}
 	if len(rest) != 2 {
-		return errUsage{errors.New("give a variant and a place, as in lora hf://me/phi-2-lora, s3://bucket/prefix or gdrive://folder")}
+		return errUsage{errors.New("give a variant and a place, as in lora hf://me/phi-2-lora, s3://bucket/prefix, gdrive://folder or zip://lora.zip")}
 	}
 	w, err := pipeline.Open(*dir)
 	if err != nil {

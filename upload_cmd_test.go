@@ -111,6 +111,23 @@ func TestUpload(t *testing.T) {
 		t.Errorf("the model card is\n%s", card)
 	}
 
+	archive, again := filepath.Join(dir, "base.zip"), filepath.Join(dir, "again")
+	do(0, "base", "zip://"+archive)
+	if status, out, problems := quartet("restore", archive, again); status != 0 || !strings.Contains(out, "5 files in "+again) {
+		t.Errorf("%d %s%s", status, out, problems)
+	}
+	for name, data := range commit {
+		if back, err := os.ReadFile(filepath.Join(again, name)); name != "README.md" && (err != nil || string(back) != string(data)) {
+			t.Errorf("%s came back as %d bytes of %d, %v", name, len(back), len(data), err)
+		}
+	}
+	if status, out, _ := quartet("restore", "--dry-run", archive); status != 0 || !strings.Contains(out, "model.safetensors") {
+		t.Errorf("%d %s", status, out)
+	}
+	if status, _, problems := quartet("restore", filepath.Join(base, "config.json"), filepath.Join(dir, "x")); status != 1 || !strings.Contains(problems, "no zip archive") {
+		t.Errorf("%d %s", status, problems)
+	}
+
 	if text := do(1, "lora", "hf://me/phi"); !strings.Contains(text, "quartet run lora") {
 		t.Error(text)
 	}

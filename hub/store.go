@@ -71,7 +71,7 @@ type Options struct {
 	Show   func(address, code string) // told where and with which code the user lets the program into Google Drive
 }
 
-// Open is the place that an address names: hf://org/name, s3://bucket/prefix or gdrive://folder.
+// Open is the place that an address names: hf://org/name, s3://bucket/prefix, gdrive://folder or zip://path.
 func Open(ctx context.Context, dest string, o Options) (Store, error) {
 	scheme, _, _ := strings.Cut(dest, "://")
 	switch scheme {
@@ -81,8 +81,10 @@ func Open(ctx context.Context, dest string, o Options) (Store, error) {
 		return opened(OpenS3(ctx, dest, o.State))
 	case "gdrive":
 		return opened(OpenDrive(dest, o.State, o.Show))
+	case "zip":
+		return opened(OpenZip(dest))
 	}
-	return nil, fmt.Errorf("%q is no place for uploads; write hf://org/name, s3://bucket/prefix or gdrive://folder", dest)
+	return nil, fmt.Errorf("%q is no place for uploads; write hf://org/name, s3://bucket/prefix, gdrive://folder or zip://path", dest)
 }
 
 // opened is no store where there is an error, not a store that is nil.
@@ -124,4 +126,4 @@ func Upload(ctx context.Context, s Store, files []LocalFile, told func(file stri
 	return nil
 }
 
-var _, _, _ Store = (*S3)(nil), (*Drive)(nil), (*Repository)(nil)
+var _, _, _, _ Store = (*S3)(nil), (*Drive)(nil), (*Repository)(nil), (*Zip)(nil)
