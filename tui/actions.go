@@ -10,6 +10,7 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
+	"quartet/visible"
 	"quartet/worker/client"
 )
 
@@ -262,7 +263,8 @@ func (m *model) askStop() tea.Cmd {
 func (m *model) copy() tea.Cmd {
 	switch m.focus {
 	case chatPane:
-		return m.copyText(m.chat.exchange.Answers[m.chat.order[m.chat.selected]].Text, m.chat.name(m.chat.selected))
+		text := m.chat.exchange.Answers[m.chat.order[m.chat.selected]].Text
+		return m.copyText(visible.Text(strings.TrimSpace(text)), m.chat.name(m.chat.selected))
 	case resultsPane:
 		if r := m.state.results; r != nil {
 			return m.copyText(r.Table(120, false), "the table")

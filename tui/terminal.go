@@ -76,13 +76,21 @@ func (m *model) environ(name string) string {
 // set-clipboard is on and passes the wrapped one on where allow-passthrough is; screen passes on pieces of limited length.
 func (m *model) clipboard(text string) string {
 	plain := "\x1b]52;c;" + base64.StdEncoding.EncodeToString([]byte(text)) + "\x07"
+	if m.environ("TMUX") != "" {
+		return plain + m.through(plain)
+	}
+	return m.through(plain)
+}
+
+// through wraps a sequence so that tmux or screen, if one of them is between, passes it on to the terminal.
+func (m *model) through(sequence string) string {
 	switch {
 	case m.environ("TMUX") != "":
-		return plain + ansi.TmuxPassthrough(plain)
+		return ansi.TmuxPassthrough(sequence)
 	case m.environ("STY") != "" || strings.HasPrefix(m.environ("TERM"), "screen"):
-		return ansi.ScreenPassthrough(plain, 76)
+		return ansi.ScreenPassthrough(sequence, 76)
 	}
-	return plain
+	return sequence
 }
 
 // copyText copies by the terminal, and inside tmux by tmux as well, which works whatever its options are.
@@ -121,11 +129,7 @@ func (m *model) ring(e event.Event) tea.Cmd {
 	case "bell":
 		return m.sequence("\x07")
 	case "osc9":
-		sequence := ansi.Notify(m.theme.safe("quartet: " + text))
-		if m.environ("TMUX") != "" {
-			sequence = ansi.TmuxPassthrough(sequence)
-		}
-		return m.sequence(sequence)
+		return m.sequence(m.through(ansi.Notify(m.theme.safe("quartet: " + text))))
 	}
 	return nil
 }
