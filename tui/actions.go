@@ -152,7 +152,7 @@ func (m *model) begin(r client.RunRequest) tea.Cmd {
 }
 
 func (m *model) runStale() tea.Cmd {
-	if m.state.busy {
+	if m.state.busy && !m.o.Replay {
 		m.notice = "a run is at work; " + m.keyOf("cancel") + " cancels it"
 		return nil
 	}

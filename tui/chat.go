@@ -209,6 +209,9 @@ func (c *chat) take(msg answersMsg, m *model) {
 // lines draw the pane: the prompt, then the answers in columns, each under its name and above its timings.
 func (c *chat) lines(m *model, w, h int) (lines []string, cursor *tea.Cursor) {
 	t := m.theme
+	if m.o.Replay {
+		return m.advice(w, "a recording holds no chats; press "+m.keyOf("loss")+" for the loss, "+m.keyOf("results")+" for the results"), nil
+	}
 	if c.input.active || c.empty() {
 		rows := max(1, min(4, h/4))
 		text, cur := c.input.draw(t, w-4, rows)

@@ -220,7 +220,46 @@ func TestNoticeFades(t *testing.T) {
 	for range noticeSeconds {
 		b.m.Update(tickMsg{})
 	}
-	if frame := b.m.View().Content; strings.Contains(frame, "votes are cast blind") || !strings.Contains(frame, "zoom") {
+	if frame := b.m.View().Content; strings.Contains(frame, "votes are cast blind") || !strings.Contains(frame, "leave") {
 		t.Errorf("the notice stays:\n%s", frame)
+	}
+}
+
+// TestBrokenConfigIsTold opens a workspace whose config.toml cannot be read: the workbench says where and why, and goes on once
+// it is mended.
+func TestBrokenConfigIsTold(t *testing.T) {
+	b := newBench(t, 100, 30)
+	path := filepath.Join(b.m.o.Dir, "config.toml")
+	if err := os.WriteFile(path, []byte("seed = \"many\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	m := newModel(t.Context(), b.m.o)
+	m.width, m.height = 100, 30
+	m.Update(startMsg{})
+	if frame := m.View().Content; !strings.Contains(frame, "config.toml:1:8") || !strings.Contains(frame, `seed = "many"`) || !strings.Contains(frame, "w finds or starts it") {
+		t.Errorf("the workbench does not tell what is wrong:\n%s", frame)
+	}
+	if err := os.WriteFile(path, []byte(demoConfig), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	m.Update(keyOf("w"))
+	if !m.opening || m.lost != "" {
+		t.Errorf("after it was mended: opening %v, %q", m.opening, m.lost)
+	}
+}
+
+// TestRecordingCannotBeAsked presses what would ask a worker.
+func TestRecordingCannotBeAsked(t *testing.T) {
+	b := newBench(t, 100, 30)
+	b.m.o.Replay = true
+	b.happen(training(30)...)
+	for _, key := range []string{"a", "r", "R"} {
+		if b.press(key); !strings.Contains(b.m.View().Content, "this is a recording") {
+			t.Errorf("%s does not say that this is a recording", key)
+		}
+	}
+	b.press("t")
+	if frame := b.m.View().Content; !strings.Contains(frame, "holds no chats") || strings.Contains(frame, "24.9 GB") {
+		t.Errorf("of a recording:\n%s", frame)
 	}
 }

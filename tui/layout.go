@@ -147,7 +147,7 @@ func (m *model) pane(p pane, w, h int) (lines []string, cursor *tea.Cursor) {
 // advice is what an empty pane says: what to press, or why there is no worker that could fill it.
 func (m *model) advice(w int, text string) (lines []string) {
 	if m.lost != "" {
-		text = "no worker: " + m.theme.safe(m.lost) + "; then press " + m.keyOf("worker") + " to find or start it"
+		text = "no worker: " + m.theme.safeLines(strings.TrimSpace(m.lost)) + "\n" + m.keyOf("worker") + " finds or starts it"
 	}
 	for _, part := range wrap(text, max(w-2, 1)) {
 		lines = append(lines, m.theme.line(w).add(dim, " "+part).String())

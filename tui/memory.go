@@ -143,6 +143,12 @@ func (v *memory) lines(m *model, w, h int) []string {
 	}
 	stale := v.stale(m.now())
 	var lines []string
+	if m.o.Replay { // this machine's memory has nothing to do with it
+		if len(held) == 0 {
+			return m.block(nil, w, h)
+		}
+		return m.block(v.legend(t, st.plan.Stage+" "+size(held.Total())+":", held, w), w, h)
+	}
 	l := t.line(w).add(dim, " "+label+" ")
 	if total > 0 {
 		text := fmt.Sprintf(" %s of %s", size(used), size(total))
@@ -160,22 +166,21 @@ func (v *memory) lines(m *model, w, h int) []string {
 			mark = min(int((others+st.plan.MemoryBytes)*int64(bar)/total), bar-1)
 		}
 		looks := parts(others, used, held)
-		for i := range bar {
+		runs(bar, func(i int) (role, string) {
 			at := int64(i) * total / int64(bar)
 			for len(looks) > 0 && at >= looks[0].end {
 				looks = looks[1:]
 			}
 			switch {
 			case i == mark:
-				l.add(warn, t.glyph.bar)
+				return warn, t.glyph.bar
 			case at >= used:
-				l.add(dim, t.glyph.empty)
+				return dim, t.glyph.empty
 			case len(looks) > 0:
-				l.add(looks[0].look, t.glyph.full)
-			default:
-				l.add(accent, t.glyph.full)
+				return looks[0].look, t.glyph.full
 			}
-		}
+			return accent, t.glyph.full
+		}, func(r role, text string) { l.add(r, text) })
 		l.add(plain, text)
 	} else if v.gpu == nil {
 		l.add(dim, "not read yet")

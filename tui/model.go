@@ -148,14 +148,19 @@ func (m *model) Init() tea.Cmd {
 type startMsg struct{}
 
 func (m *model) start() {
-	m.memory.watch(m.ctx, m.o.GPU, m.soon)
-	if m.config == nil && !m.o.Replay {
-		if m.trouble == "" {
-			m.dialog = &welcome{}
-		}
+	if m.o.Replay {
+		m.open()
 		return
 	}
-	m.open()
+	m.memory.watch(m.ctx, m.o.GPU, m.soon)
+	switch {
+	case m.config != nil:
+		m.open()
+	case m.trouble != "":
+		m.lost = m.trouble
+	default:
+		m.dialog = &welcome{}
+	}
 }
 
 // open begins to follow a worker of the workspace.
@@ -177,7 +182,10 @@ func (m *model) open() {
 
 func (m *model) reopen() tea.Cmd {
 	if m.worker == nil || m.lost != "" {
-		m.readConfig()
+		if m.readConfig(); m.trouble != "" {
+			m.lost = m.trouble
+			return nil
+		}
 		m.open()
 		return nil
 	}
