@@ -1833,7 +1833,7 @@ ones_end:
 	RET
 
 // func dotF164x1(n int, out *float32, w *uint16, wRow uintptr, x *float32, xRow uintptr)
-// Requires: AVX, F16C, FMA3
+// Requires: AVX, F16C, FMA3, MMX+
 TEXT ·dotF164x1(SB), NOSPLIT, $0-48
 	MOVQ   n+0(FP), AX
 	MOVQ   w+16(FP), CX
@@ -1843,6 +1843,7 @@ TEXT ·dotF164x1(SB), NOSPLIT, $0-48
 	LEAQ   (DX)(DX*2), DI
 	LEAQ   (SI)(SI*2), R8
 	LEAQ   (BX)(SI*4), SI
+	LEAQ   (CX)(DX*4), SI
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -1852,12 +1853,17 @@ TEXT ·dotF164x1(SB), NOSPLIT, $0-48
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
 	SHRQ   $0x03, AX
-	MOVQ   AX, SI
-	SHRQ   $0x01, SI
-	TESTQ  SI, SI
+	MOVQ   AX, R8
+	SHRQ   $0x01, R8
+	TESTQ  R8, R8
 	JZ     pairs_end
 
 pairs:
+	PREFETCHT0  (SI)
+	PREFETCHT0  (SI)(DX*1)
+	PREFETCHT0  (SI)(DX*2)
+	PREFETCHT0  (SI)(DI*1)
+	ADDQ        $0x00000020, SI
 	VCVTPH2PS   (CX), Y8
 	VCVTPH2PS   (CX)(DX*1), Y9
 	VCVTPH2PS   (CX)(DX*2), Y10
@@ -1876,7 +1882,7 @@ pairs:
 	VFMADD231PS 32(BX), Y11, Y7
 	ADDQ        $0x00000020, CX
 	ADDQ        $0x00000040, BX
-	DECQ        SI
+	DECQ        R8
 	JNZ         pairs
 
 pairs_end:

@@ -4338,7 +4338,7 @@ ones_end:
 	RET
 
 // func wideDotF164x1(n int, out *float32, w *uint16, wRow uintptr, x *float32, xRow uintptr)
-// Requires: AVX, AVX512F, AVX512VL
+// Requires: AVX, AVX512F, AVX512VL, MMX+
 TEXT ·wideDotF164x1(SB), NOSPLIT, $0-48
 	MOVQ   n+0(FP), AX
 	MOVQ   w+16(FP), CX
@@ -4348,6 +4348,7 @@ TEXT ·wideDotF164x1(SB), NOSPLIT, $0-48
 	LEAQ   (DX)(DX*2), DI
 	LEAQ   (SI)(SI*2), R8
 	LEAQ   (BX)(SI*4), SI
+	LEAQ   (CX)(DX*4), SI
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4357,12 +4358,17 @@ TEXT ·wideDotF164x1(SB), NOSPLIT, $0-48
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 	SHRQ   $0x04, AX
-	MOVQ   AX, SI
-	SHRQ   $0x01, SI
-	TESTQ  SI, SI
+	MOVQ   AX, R8
+	SHRQ   $0x01, R8
+	TESTQ  R8, R8
 	JZ     pairs_end
 
 pairs:
+	PREFETCHT0  (SI)
+	PREFETCHT0  (SI)(DX*1)
+	PREFETCHT0  (SI)(DX*2)
+	PREFETCHT0  (SI)(DI*1)
+	ADDQ        $0x00000040, SI
 	VCVTPH2PS   (CX), Z8
 	VCVTPH2PS   (CX)(DX*1), Z9
 	VCVTPH2PS   (CX)(DX*2), Z10
@@ -4383,7 +4389,7 @@ pairs:
 	VFMADD231PS Z12, Z11, Z7
 	ADDQ        $0x00000040, CX
 	ADDQ        $0x00000080, BX
-	DECQ        SI
+	DECQ        R8
 	JNZ         pairs
 
 pairs_end:

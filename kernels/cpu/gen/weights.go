@@ -43,7 +43,8 @@ var weightTypes = []weightType{f32, f16, bf16}
 
 // dots writes decoding's products: out (rows,tokens) = w (rows,n)·x (tokens,n)ᵀ. A weight vector is loaded and widened
 // once for all tokens. Sums are alike for every number of rows: even and odd vectors apart for one token, otherwise
-// in one accumulator.
+// in one accumulator. One token's products of several rows ask for the rows behind these, of which processors see nothing
+// coming: rows are shorter than what their own looking ahead needs to begin.
 func dots() {
 	for _, w := range []weightType{f32, f16} {
 		for tokens := 1; tokens <= 6; tokens++ {
@@ -68,6 +69,7 @@ func dot(w weightType, rows, tokens int) {
 	if tokens == 1 {
 		sets = 2
 	}
+	ahead := asksAhead(w, rows, tokens, src, wRow)
 	acc := make([]VecVirtual, sets*rows*tokens)
 	for i := range acc {
 		acc[i] = zero()
@@ -103,6 +105,12 @@ func dot(w weightType, rows, tokens int) {
 		MOVQ(n, pairs)
 		SHRQ(U8(1), pairs)
 		loop("pairs", pairs, func() {
+			if ahead != nil {
+				for r := range rows {
+					PREFETCHT0(strided(ahead, wRow, wTriple, r))
+				}
+				ADDQ(U32(2*8*w.size), ahead)
+			}
 			step(0)
 			step(1)
 			advance(2)
@@ -121,6 +129,17 @@ func dot(w weightType, rows, tokens int) {
 		VMOVSS(lanes(acc[i]), at(out, i))
 	}
 	done()
+}
+
+// asksAhead is a pointer to the row behind four rows of weights that come from memory, or nil where they are not asked for:
+// with more tokens the products hide the wait.
+func asksAhead(w weightType, rows, tokens int, src, wRow Register) Register {
+	if w.name != "F16" || rows != 4 || tokens != 1 {
+		return nil
+	}
+	ahead := GP64()
+	LEAQ(Mem{Base: src, Index: wRow, Scale: 4}, ahead)
+	return ahead
 }
 
 // converts writes the changes between float32 and 16 bits.

@@ -151,6 +151,7 @@ func wideDot(w weightType, load func(m Mem, z VecVirtual), rows, tokens int) {
 	if tokens <= 2 {
 		sets = 2
 	}
+	ahead := asksAhead(w, rows, tokens, src, wRow)
 	acc := make([]VecVirtual, sets*rows*tokens)
 	for i := range acc {
 		acc[i] = wideZero()
@@ -189,6 +190,12 @@ func wideDot(w weightType, load func(m Mem, z VecVirtual), rows, tokens int) {
 		MOVQ(n, pairs)
 		SHRQ(U8(1), pairs)
 		loop("pairs", pairs, func() {
+			if ahead != nil {
+				for r := range rows {
+					PREFETCHT0(strided(ahead, wRow, wTriple, r))
+				}
+				ADDQ(U32(2*16*w.size), ahead)
+			}
 			step(0)
 			step(1)
 			advance(2)
