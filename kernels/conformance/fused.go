@@ -39,6 +39,11 @@ func times(x, y []float64) []float64 {
 }
 
 func fused() (checks []check) {
+	for _, s := range [][2]int{{3, 2560}, {2, 20488}} {
+		for _, p := range drops {
+			checks = append(checks, check{"AddNorm", fmt.Sprintf("%dx%d/%v", s[0], s[1], p), func(r *rig) { addNorm(r, s[0], s[1], p, kernels.F16) }})
+		}
+	}
 	for _, s := range [][3]int{{0, 4, 3}, {1, 8, 16}, {3, 33, 7}, {5, 517, 40}, {40, 160, 65}, {17, 160, 96}, {70, 264, 40}} {
 		T, K, N := s[0], s[1], s[2]
 		for _, p := range drops {

@@ -42,9 +42,10 @@ func (b *Backend) LayerNormBackward(dx, dout, x, weight, stats kernels.Tensor) {
 	}
 }
 
-// norm queues a kernel with a block a row of x, where a thread has one run of eight elements if that fits.
+// norm queues a kernel with a block a row of x, where a thread has as many runs of eight elements as it keeps if that fits.
 func (b *Backend) norm(kernel string, x, weight kernels.Tensor, args ...uint64) {
-	b.run(kernel+suffix(x.DType)+suffix(weight.DType), [3]int{x.Rows, 1, 1}, rowThreads(ceil(x.Cols, 8), 512), 0, args...)
+	const heldRuns = 5
+	b.run(kernel+suffix(x.DType)+suffix(weight.DType), [3]int{x.Rows, 1, 1}, rowThreads(ceil(x.Cols, 8*heldRuns), 512), 0, args...)
 }
 
 func wantNorm(op string, out, stats, x, weight, bias kernels.Tensor) {
