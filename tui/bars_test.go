@@ -159,7 +159,7 @@ func open(t *testing.T, scene string, tmux, mute bool) *screen {
 	child := []string{os.Args[0], "-test.run", "^TestBarsChild$"}
 	env := append(os.Environ(), "QUARTET_SCENE="+scene, "QUARTET_DIR="+dir, "QUARTET_PID="+pidFile, "TERM=xterm-256color", "COLORTERM=truecolor", "LANG=C.UTF-8", "SSH_TTY=/dev/pts/0", "TMUX=")
 	if tmux {
-		child = append([]string{"tmux", "-L", "quartet-bars-" + strconv.Itoa(os.Getpid()), "-f", "/dev/null", "new-session"}, strings.Join(child, " ")+"; tmux kill-server")
+		child = append([]string{"tmux", "-L", fmt.Sprintf("quartet-bars-%d-%d", os.Getpid(), time.Now().UnixNano()), "-f", "/dev/null", "new-session"}, strings.Join(child, " ")+"; tmux kill-server")
 	}
 	s := &screen{t: t, cmd: exec.Command(child[0], child[1:]...), change: make(chan struct{}, 1), began: time.Now()}
 	s.cmd.Env = env
