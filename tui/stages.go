@@ -156,6 +156,9 @@ func (m *model) stageLines(w, h int) []string {
 		field("reason", bad, t.safe(st.failure))
 		field("remedy", accent, fmt.Sprintf("mend what the line above names (%s opens the settings, %s the log), then press %s", m.keyOf("settings"), m.keyOf("log"), m.keyOf("run")))
 	}
+	if (st.plan.State == "" || st.plan.State == "missing") && !m.state.busy && !m.o.Replay {
+		field("to do", accent, fmt.Sprintf("%s runs it, %s all that is stale", m.keyOf("run"), m.keyOf("run_all")))
+	}
 	field("last run", plain, outcome(st))
 	field("on disk", plain, size(st.size))
 	if st.plan.MemoryBytes > 0 {
