@@ -60,9 +60,9 @@ fuzz time="30s":
 test-s3:
     go test -tags gateway ./hub -run TestS3 -v
 
-# 100 uploads of 256 MB each to S3 and Drive servers on this machine, each cut at a random byte and run again
-upload-cuts:
-    QUARTET_CUTS=100 go test -tags gateway ./hub -run 'Test(S3|Drive)Cuts' -v -timeout 2h
+# 100 transfers of 256 MB each from and to servers on this machine, each cut at a random byte and run again
+transfers:
+    QUARTET_CUTS=100 go test -tags gateway ./hub -run "Test(S3|Drive|Repository)Cuts|TestCutAnywhere" -v -timeout 2h
 
 # the workbench's speed, bytes and memory on a pseudo-terminal and in tmux, as a table
 tui-bars:
