@@ -72,16 +72,16 @@ func TestRunAhead(t *testing.T) {
 		}
 		return g[0].IDs
 	}
-	whole := answer(model.GenerateOptions{MaxNew: 21})
+	whole := answer(model.GenerateOptions{MaxNew: 37})
 	first := whole[0] // by the model, from the prompt
 	for i, id := range whole {
 		if id != first+int32(i) {
 			t.Fatalf("answer %v", whole)
 		}
 	}
-	// The cache holds 3 + 21 tokens: the last piece is as long as there is room.
-	want := []string{fmt.Sprintf("8 from %d at 0+3", first), fmt.Sprintf("8 from %d at 0+11", first+8), fmt.Sprintf("5 from %d at 0+19", first+16), "free"}
-	if len(whole) != 21 || !slices.Equal(s.asked, want) {
+	// The cache holds 3 + 37 tokens: the last piece is as long as there is room.
+	want := []string{fmt.Sprintf("16 from %d at 0+3", first), fmt.Sprintf("16 from %d at 0+19", first+16), fmt.Sprintf("5 from %d at 0+35", first+32), "free"}
+	if len(whole) != 37 || !slices.Equal(s.asked, want) {
 		t.Errorf("%d tokens, asked for %q, want %q", len(whole), s.asked, want)
 	}
 	if s.choice.Allowed != nil || s.choice.Penalty != 1 {

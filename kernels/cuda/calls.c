@@ -95,39 +95,12 @@ int quartet_shared(quartet_queue q, CUfunction f, int bytes) {
 	return cuFuncSetAttribute(f, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, bytes);
 }
 
-int quartet_launch(quartet_queue q, CUfunction f, const unsigned grid[3], unsigned block, unsigned shared, int early, int together, const uint64_t *args, int n) {
+int quartet_launch(quartet_queue q, CUfunction f, const unsigned grid[3], unsigned block, unsigned shared, int together, const uint64_t *args, int n) {
 	void *holders[64];
 	if (n > 64) return CUDA_ERROR_INVALID_VALUE;
 	for (int i = 0; i < n; i++) holders[i] = (void *)&args[i];
 	ENTER(q);
-	CUlaunchAttribute attributes[2];
-	unsigned count = 0;
-	if (early) attributes[count++] = (CUlaunchAttribute){.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, .value.programmaticStreamSerializationAllowed = 1};
-	if (together) attributes[count++] = (CUlaunchAttribute){.id = CU_LAUNCH_ATTRIBUTE_COOPERATIVE, .value.cooperative = 1};
-	CUlaunchConfig c = {grid[0], grid[1], grid[2], block, 1, 1, shared, q.stream, attributes, count};
+	CUlaunchAttribute all = {.id = CU_LAUNCH_ATTRIBUTE_COOPERATIVE, .value.cooperative = 1};
+	CUlaunchConfig c = {grid[0], grid[1], grid[2], block, 1, 1, shared, q.stream, &all, together != 0};
 	return cuLaunchKernelEx(&c, f, holders, 0);
-}
-
-int quartet_capture_begin(quartet_queue q) {
-	ENTER(q);
-	return cuStreamBeginCapture(q.stream, CU_STREAM_CAPTURE_MODE_RELAXED);
-}
-
-int quartet_capture_end(quartet_queue q, CUgraphExec *graph) {
-	ENTER(q);
-	CUgraph recorded = 0;
-	TRY(cuStreamEndCapture(q.stream, &recorded));
-	if (!recorded) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
-	CUresult failed = cuGraphInstantiateWithFlags(graph, recorded, 0);
-	cuGraphDestroy(recorded);
-	return failed;
-}
-
-int quartet_graph_launch(quartet_queue q, CUgraphExec graph) {
-	ENTER(q);
-	return cuGraphLaunch(graph, q.stream);
-}
-
-void quartet_graph_free(quartet_queue q, CUgraphExec graph) {
-	if (!cuCtxSetCurrent(q.context)) cuGraphExecDestroy(graph);
 }

@@ -29,11 +29,5 @@ int quartet_mark(quartet_queue q, CUevent *event); // makes the event where it i
 int quartet_wait_for(quartet_queue q, CUevent event);
 
 int quartet_shared(quartet_queue q, CUfunction f, int bytes);
-// quartet_launch queues a kernel; args are n holders of eight bytes. early lets it begin while the kernel before it still runs;
-// together requires that all its blocks run at a time.
-int quartet_launch(quartet_queue q, CUfunction f, const unsigned grid[3], unsigned block, unsigned shared, int early, int together, const uint64_t *args, int n);
-
-int quartet_capture_begin(quartet_queue q);
-int quartet_capture_end(quartet_queue q, CUgraphExec *graph);
-int quartet_graph_launch(quartet_queue q, CUgraphExec graph);
-void quartet_graph_free(quartet_queue q, CUgraphExec graph);
+// quartet_launch queues a kernel; args are n holders of eight bytes. together requires that all its blocks run at a time.
+int quartet_launch(quartet_queue q, CUfunction f, const unsigned grid[3], unsigned block, unsigned shared, int together, const uint64_t *args, int n);

@@ -21,16 +21,8 @@ type device interface {
 	launch(l launch) error
 	// product queues a matrix product through cuBLASLt; done is false where there is no such library or it can't do this one.
 	product(p product) (done bool, err error)
-	// capture records what work queues as a graph that can be queued again at once; work must not allocate, upload or wait.
-	capture(work func() error) (graph, error)
 	sync() error
 	close() error
-}
-
-// graph is recorded work.
-type graph interface {
-	launch() error
-	free()
 }
 
 // Info describes a GPU.
@@ -60,9 +52,6 @@ type launch struct {
 	block  int // threads
 	shared int // bytes of dynamic shared memory
 	args   []uint64
-	// early lets the kernel begin while the one before it still runs; it waits by griddepcontrol.wait before it reads what
-	// that one writes.
-	early bool
 	// together requires all blocks to run at a time, as those do that wait for each other.
 	together bool
 }

@@ -232,40 +232,11 @@ func (d *driver) launch(l launch) error {
 		d.args[i] = C.uint64_t(a)
 	}
 	grid := [3]C.uint{C.uint(l.grid[0]), C.uint(l.grid[1]), C.uint(l.grid[2])}
-	early, together := C.int(flag(l.early && d.about.Major >= 9)), C.int(flag(l.together))
-	if code := C.quartet_launch(d.q, f.raw, &grid[0], C.uint(l.block), C.uint(l.shared), early, together, &d.args[0], C.int(len(l.args))); code != 0 {
+	if code := C.quartet_launch(d.q, f.raw, &grid[0], C.uint(l.block), C.uint(l.shared), C.int(flag(l.together)), &d.args[0], C.int(len(l.args))); code != 0 {
 		return fmt.Errorf("launch %s on a grid of %v × %d: %w", l.kernel, l.grid, l.block, status(code))
 	}
 	return nil
 }
-
-// recorded is a captured graph.
-type recorded struct {
-	d    *driver
-	exec C.CUgraphExec
-}
-
-func (d *driver) capture(work func() error) (graph, error) {
-	if code := C.quartet_capture_begin(d.q); code != 0 {
-		return nil, fmt.Errorf("record a graph: %w", status(code))
-	}
-	failed := work()
-	g := &recorded{d: d}
-	code := C.quartet_capture_end(d.q, &g.exec)
-	if failed != nil {
-		if code == 0 {
-			g.free()
-		}
-		return nil, failed
-	}
-	if code != 0 {
-		return nil, fmt.Errorf("record a graph: %w", status(code))
-	}
-	return g, nil
-}
-
-func (g *recorded) launch() error { return status(C.quartet_graph_launch(g.d.q, g.exec)) }
-func (g *recorded) free()         { C.quartet_graph_free(g.d.q, g.exec) }
 
 func (d *driver) close() error {
 	if d.closed {

@@ -1,7 +1,6 @@
 package cuda
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"testing"
@@ -19,7 +18,6 @@ type recorder struct {
 	live    map[uint64]int // bytes at an address
 	queued  []launch       // since the last reset
 	work    int            // launches, products, clears and copies since the last reset
-	closed  bool           // recording a graph: nothing may be reserved, uploaded or waited for
 }
 
 func newRecorder(t testing.TB, about Info, blas bool) *recorder {
@@ -37,7 +35,6 @@ func (r *recorder) info() Info { return r.about }
 
 // alloc leaves unused memory between reservations, so that an address behind one is in none.
 func (r *recorder) alloc(bytes int) (uint64, error) {
-	r.open("alloc")
 	addr := r.next
 	r.next += uint64(bytes+511) / 256 * 256
 	r.live[addr] = bytes
@@ -58,21 +55,13 @@ func (r *recorder) zero(addr uint64, bytes int) error {
 }
 
 func (r *recorder) upload(addr uint64, data []byte) error {
-	r.open("upload")
 	r.inside("upload", addr, len(data))
 	return nil
 }
 
 func (r *recorder) download(data []byte, addr uint64) error {
-	r.open("download")
 	r.inside("download", addr, len(data))
 	return nil
-}
-
-func (r *recorder) open(call string) {
-	if r.closed {
-		r.t.Errorf("%s while a graph is recorded", call)
-	}
 }
 
 // inside requires bytes at an address to be of one reservation.
@@ -161,35 +150,7 @@ func (r *recorder) product(p product) (bool, error) {
 	return true, nil
 }
 
-func (r *recorder) capture(work func() error) (graph, error) {
-	if r.closed {
-		return nil, errors.New("a graph is being recorded")
-	}
-	r.closed = true
-	from := len(r.queued)
-	err := work()
-	r.closed = false
-	return &replay{r, append([]launch(nil), r.queued[from:]...)}, err
-}
-
-// replay is a recorded graph: its launches are checked again when it is queued, since memory may have gone since.
-type replay struct {
-	r        *recorder
-	launches []launch
-}
-
-func (g *replay) launch() error {
-	for _, l := range g.launches {
-		if err := g.r.launch(l); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (g *replay) free() {}
-
-func (r *recorder) sync() error  { r.open("sync"); return nil }
+func (r *recorder) sync() error  { return nil }
 func (r *recorder) close() error { return nil }
 
 // TestRecorder requires the recorder to see what a GPU would not forgive.
@@ -204,9 +165,6 @@ func TestRecorder(t *testing.T) {
 		"a long int":     func(b *Backend, x kernels.Tensor) { b.run("sum_parts", [3]int{1, 1, 1}, 32, 0, x.Addr, x.Addr, 1<<31) },
 		"freed memory":   func(b *Backend, x kernels.Tensor) { b.Free(x); b.Gelu(x, x) },
 		"behind the end": func(b *Backend, x kernels.Tensor) { x.Cols = 99; b.Zero(x) },
-		"a closed capture": func(b *Backend, x kernels.Tensor) {
-			b.dev.capture(func() error { _, err := b.Alloc(kernels.F32, 1, 1); return err })
-		},
 	} {
 		seen := &complaints{TB: t}
 		b := newBackend(newRecorder(seen, gpus[0], true), kernels.F32)
