@@ -7,7 +7,9 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"quartet/dataset"
@@ -40,15 +42,47 @@ func (x *exam) datasetFolder(dir string, names []string) {
 			files = append(files, name)
 		}
 	}
+	if missing := missingShards(files); len(missing) > 0 {
+		x.fail("", []Library{Quartet}, "shards are missing: %s; download them", some(missing))
+	}
+	rows := 0
 	for _, name := range files {
 		if _, pointer := pointerSize(first(filepath.Join(dir, name))); !pointer {
-			x.rows(filepath.Join(dir, name), name)
+			rows += x.rows(filepath.Join(dir, name), name)
 		}
 	}
 	if len(files) > 1 {
-		x.r.About = fmt.Sprintf("%d files", len(files))
+		x.r.About = fmt.Sprintf("%d rows in %d files", rows, len(files))
+		x.note("", "a run reads one file of rows; join these into one .jsonl file, or name one of them in dataset.name")
 	}
 	x.judge(Quartet)
+}
+
+// shardName is what datasets' shards are called: a stem, the shard's number from 0, how many there are, and the format.
+var shardName = regexp.MustCompile(`^(.*)-([0-9]{5})-of-([0-9]{5})(\.[a-z]+)$`)
+
+// missingShards are the shards that a folder's files tell of but that are not among them.
+func missingShards(names []string) (missing []string) {
+	type set struct{ stem, of, format string }
+	seen := map[set]bool{}
+	for _, name := range names {
+		m := shardName.FindStringSubmatch(name)
+		if m == nil {
+			continue
+		}
+		s := set{m[1], m[3], m[4]}
+		if seen[s] {
+			continue
+		}
+		seen[s] = true
+		count, _ := strconv.Atoi(s.of)
+		for i := range count {
+			if shard := fmt.Sprintf("%s-%05d-of-%s%s", s.stem, i, s.of, s.format); !slices.Contains(names, shard) {
+				missing = append(missing, shard)
+			}
+		}
+	}
+	return missing
 }
 
 // datasetFile examines a file of rows.
@@ -70,8 +104,8 @@ type tally struct {
 	fields                    map[string][]int // the lines by the row's fields
 }
 
-// rows examines one file of rows.
-func (x *exam) rows(path, name string) {
+// rows examines one file of rows and returns how many it has.
+func (x *exam) rows(path, name string) int {
 	t := tally{seen: map[[3]string]bool{}, fields: map[string][]int{}}
 	if dataset.IsParquet(name) {
 		err := dataset.ParquetRows(path, func(n int, row dataset.Row, err error) error {
@@ -80,15 +114,15 @@ func (x *exam) rows(path, name string) {
 		})
 		if err != nil {
 			x.fail(name, []Library{Quartet}, "%s", within(err, "read", path))
-			return
+			return t.rows
 		}
 		x.tell(name, t)
-		return
+		return t.rows
 	}
 	f, err := os.Open(path)
 	if err != nil {
 		x.fail(name, []Library{Quartet}, "%s; check its permissions", cause(err))
-		return
+		return 0
 	}
 	defer f.Close()
 	err = dataset.Lines(f, func(n int, line []byte, err error) error {
@@ -105,9 +139,10 @@ func (x *exam) rows(path, name string) {
 	})
 	if errors.Is(err, errArray) {
 		x.fail(name, []Library{Quartet}, "%s", err)
-		return
+		return 0
 	}
 	x.tell(name, t)
+	return t.rows
 }
 
 var errArray = errors.New("one JSON array; write one object a line: jq -c '.[]' FILE > NEW.jsonl")

@@ -83,6 +83,21 @@ func TestAParquetDataset(t *testing.T) {
 	compare(t, path, Options{}, "quartet -", []string{"error rows.parquet: it does not end as a Parquet file does"})
 }
 
+func TestADatasetInShards(t *testing.T) {
+	dir := t.TempDir()
+	rows := "{\"instruction\": \"Why?\", \"response\": \"So.\"}\n"
+	for _, name := range []string{"train-00000-of-00003.jsonl", "train-00002-of-00003.jsonl"} {
+		write(t, dir, name, rows)
+	}
+	one := "note : a run reads one file of rows"
+	uncounted := func(shard int) string {
+		return fmt.Sprintf("note train-%05d-of-00003.jsonl: lengths were not counted", shard)
+	}
+	compare(t, dir, Options{}, "quartet -", []string{"error : shards are missing: train-00001-of-00003.jsonl; download them", uncounted(0), uncounted(2), one})
+	write(t, dir, "train-00001-of-00003.jsonl", rows)
+	compare(t, dir, Options{}, "quartet +", []string{uncounted(0), uncounted(1), uncounted(2), one})
+}
+
 func TestOtherPaths(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name, text string) string {
