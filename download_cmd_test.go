@@ -100,6 +100,8 @@ func TestRunTakesTheHub(t *testing.T) {
 		}
 		if status, out, errors := quartet("plan", "-C", dir); status != 0 || !strings.Contains(out, "org/tiny is to be fetched") || !strings.Contains(out, "org/rows is to be fetched") {
 			t.Errorf("%d %s%s", status, out, errors)
+		} else if sized := strings.Contains(out, "org/tiny is to be fetched (5.11 MB)") && strings.Contains(out, "org/rows is to be fetched (38 B)"); sized != (offline == "") {
+			t.Errorf("offline %q: %s", offline, out)
 		}
 		if status, out, errors := quartet("run", "base", "-C", dir); status != 0 {
 			t.Fatalf("%d %s%s", status, out, errors)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"quartet/console"
 	"quartet/eval"
@@ -114,7 +115,7 @@ func (r *order) work(ctx context.Context, std streams) error {
 func source() pipeline.Source { return hub.New(hub.Environment(os.Getenv)) }
 
 // runPlan is `quartet plan [STAGE…]`.
-func runPlan(_ context.Context, args []string, std streams) error {
+func runPlan(ctx context.Context, args []string, std streams) error {
 	f := flags("plan", "[STAGE…]", std)
 	dir := workspaceFlag(f)
 	asJSON := f.Bool("json", false, "print a list of stages, as JSON")
@@ -133,11 +134,31 @@ func runPlan(_ context.Context, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
+	weigh(ctx, w, parts)
 	if *asJSON {
 		return printJSON(std.out, parts)
 	}
 	fmt.Fprint(std.out, console.PlanText(parts))
 	return nil
+}
+
+// weigh asks the hub how much the stages of a plan fetch. A hub that does not answer soon leaves that unknown.
+func weigh(ctx context.Context, w *pipeline.Workspace, parts []event.PlanPart) {
+	ctx, stop := context.WithTimeout(ctx, 5*time.Second)
+	defer stop()
+	c := hub.New(hub.Environment(os.Getenv))
+	for i := range parts {
+		if parts[i].Fetch == "" {
+			continue
+		}
+		repo := hub.Repo{Kind: hub.Model, Name: parts[i].Fetch, Revision: w.Config.Model.Revision}
+		if parts[i].Stage != pipeline.Base {
+			repo.Kind, repo.Revision = hub.Dataset, w.Config.Dataset.Revision
+		}
+		if n, err := c.Missing(ctx, repo); err == nil {
+			parts[i].FetchBytes = n
+		}
+	}
 }
 
 // runStatus is `quartet status`.

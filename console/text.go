@@ -22,7 +22,11 @@ func PlanText(plan []event.PlanPart) string {
 		if p.Seconds > 0 {
 			seconds = duration(p.Seconds)
 		}
-		fmt.Fprintf(&out, "%s\n", strings.TrimRight(fmt.Sprintf("%-14s %-12s %-5s %9s %9s %8s  %s", p.Stage, p.State, runs, Bytes(p.MemoryBytes), Bytes(p.DiskBytes), seconds, visible.Line(p.Reason)), " "))
+		why := p.Reason
+		if p.FetchBytes > 0 {
+			why += " (" + Bytes(p.FetchBytes) + ")"
+		}
+		fmt.Fprintf(&out, "%s\n", strings.TrimRight(fmt.Sprintf("%-14s %-12s %-5s %9s %9s %8s  %s", p.Stage, p.State, runs, Bytes(p.MemoryBytes), Bytes(p.DiskBytes), seconds, visible.Line(why)), " "))
 	}
 	return out.String()
 }

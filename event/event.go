@@ -118,6 +118,8 @@ type PlanPart struct {
 	Memory      Uses    `json:"memory,omitempty"`       // what MemoryBytes is predicted to be for
 	DiskBytes   int64   `json:"disk_bytes,omitempty"`   // predicted size of what the stage writes
 	Seconds     float64 `json:"seconds,omitempty"`      // predicted
+	Fetch       string  `json:"fetch,omitempty"`        // the model or dataset of the hub that the stage fetches first
+	FetchBytes  int64   `json:"fetch_bytes,omitempty"`  // what of it is still to come, 0 where that is not known
 }
 
 // Float is a number that may be infinite or not a number, which JSON has no spelling for: it is written as null.

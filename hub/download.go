@@ -55,6 +55,20 @@ func (c *Client) Useful(ctx context.Context, r Repo) (Listing, error) {
 	return l, nil
 }
 
+// Missing is how many bytes a download of a repository would bring, less the files that the cache has whole.
+func (c *Client) Missing(ctx context.Context, r Repo) (bytes int64, err error) {
+	l, err := c.Useful(ctx, r)
+	if err != nil {
+		return 0, err
+	}
+	for _, f := range l.Files {
+		if !c.Offline && !whole(c.blob(r, f.Digest), f.Size) {
+			bytes += f.Size
+		}
+	}
+	return bytes, nil
+}
+
 func (c *Client) offline(r Repo, err error) error {
 	return fmt.Errorf("download %s: HF_HUB_OFFLINE is set, and %w; unset it and run %s", r.Name, err, r.again())
 }

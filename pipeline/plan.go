@@ -34,6 +34,7 @@ type StagePlan struct {
 	State  State
 	Reason string // in words, "" where there is nothing to say
 	Run    bool   // whether the run would do it; a stage after one that runs may turn out fresh after all
+	Fetch  string // what of the hub it fetches first, "" for nothing
 	Prediction
 }
 
@@ -103,7 +104,7 @@ func decide(all []facts, asked []string, force bool) Plan {
 	for i, f := range all {
 		if plan[i].Run && f.fetch != "" && !fetched[f.fetch] {
 			plan[i].Reason = join([]string{plan[i].Reason, unfetched{f.fetch}.Error()})
-			fetched[f.fetch] = true
+			plan[i].Fetch, fetched[f.fetch] = f.fetch, true
 		}
 	}
 	return plan

@@ -171,7 +171,7 @@ func (p Plan) parts() []event.PlanPart {
 	for i, s := range p {
 		parts[i] = event.PlanPart{
 			Stage: s.Stage, State: string(s.State), Reason: s.Reason, Run: s.Run,
-			MemoryBytes: s.Memory.Total(), Memory: s.Memory, DiskBytes: s.DiskBytes, Seconds: s.Seconds,
+			MemoryBytes: s.Memory.Total(), Memory: s.Memory, DiskBytes: s.DiskBytes, Seconds: s.Seconds, Fetch: s.Fetch,
 		}
 	}
 	return parts
