@@ -14,13 +14,15 @@ __device__ __forceinline__ float team_sum(float x) {
 // Softmax is a softmax that has seen some of its keys: the highest score, and the sum of exp(score - most).
 struct Softmax {
 	float most = -INFINITY, sum = 0;
+	__device__ __forceinline__ float weight(float score) const { return expf(score - (most == -INFINITY ? 0 : most)); }
 	// raise makes room for higher scores, and returns what sums of values so far are to be multiplied by.
 	__device__ __forceinline__ float raise(float higher) {
-		float shrink = higher > most ? expf(most - higher) : 1;
-		most = fmaxf(most, higher), sum *= shrink;
+		float before = most;
+		most = fmaxf(most, higher);
+		float shrink = weight(before);
+		sum *= shrink;
 		return shrink;
 	}
-	__device__ __forceinline__ float weight(float score) const { return score == -INFINITY ? 0 : expf(score - most); }
 };
 
 // gather adds up element e of n partial results, each with a softmax of its own.
@@ -34,29 +36,29 @@ template <class Of, class Value> __device__ __forceinline__ float gather(Softmax
 	return out;
 }
 
-// With one part the result goes out; with more, each one's values and its Softmax go to room (T·H, parts, d+2), for join.
-template <class T> __device__ __forceinline__ void attend(T *out, float *lse, float *room, const T *q, const T *k, const T *v, const int *spans,
-	int H, int KV, int d, int parts, float scale, bool wide) {
+// With one part the result goes out; with more, each one's values and its Softmax go to room (T·H, parts, d+2), for join. Where rows are
+// WIDE, which load8 can take whole, nothing is read conditionally: keys behind the last and elements behind a head's are read again.
+template <bool WIDE, class T> __device__ __forceinline__ void attend(T *out, float *lse, float *room, const T *q, const T *k, const T *v, const int *spans,
+	int H, int KV, int d, int parts, float scale) {
 	__shared__ Softmax of[TEAMS];
 	__shared__ float values[TEAMS][MOST];
 	const long long item = blockIdx.x, apart = (long long)KV * d;
 	const int t = item / H, head = item % H, part = blockIdx.y, n = spans[2 * t + 1];
 	const int first = (long long)n * part / parts, end = (long long)n * (part + 1) / parts;
 	const int team = threadIdx.x / TEAM, at = threadIdx.x % TEAM * 8, own = d - at; // of the head's elements the first, and how many are left
-	wide = wide && own > 0;
-	k += spans[2 * t] * apart + head / (H / KV) * d + at, v += spans[2 * t] * apart + head / (H / KV) * d + at;
+	const long long start = spans[2 * t] * apart + head / (H / KV) * d + (own > 0 ? at : 0);
+	k += start, v += start;
 
 	float query[8], value[8] = {};
-	load8(query, q + item * d + at, own, wide);
+	load8(query, q + item * d + at, own, WIDE && own > 0);
 	Softmax mine;
 	for (int from = first; from < end; from += TEAMS * AHEAD) {
 		float x[AHEAD][8], y[AHEAD][8], score[AHEAD], higher = -INFINITY;
 #pragma unroll
 		for (int i = 0; i < AHEAD; i++) {
-			int j = from + i * TEAMS + team;
-			bool there = j < end;
-			load8(x[i], k + j * apart, there ? own : 0, wide && there);
-			load8(y[i], v + j * apart, there ? own : 0, wide && there);
+			const int j = min(from + i * TEAMS + team, end - 1);
+			load8(x[i], k + j * apart, own, WIDE);
+			load8(y[i], v + j * apart, own, WIDE);
 		}
 #pragma unroll
 		for (int i = 0; i < AHEAD; i++) {
@@ -110,7 +112,8 @@ template <class T> __device__ __forceinline__ void join(T *out, float *lse, cons
 #define FEW(SUFFIX, T) \
 	extern "C" __global__ void __launch_bounds__(THREADS) attention_few##SUFFIX(T *out, float *lse, float *room, const T *q, const T *k, const T *v, \
 		const int *spans, int H, int KV, int d, int parts, float scale, int wide) { \
-		attend(out, lse, room, q, k, v, spans, H, KV, d, parts, scale, wide); \
+		if (wide) attend<true>(out, lse, room, q, k, v, spans, H, KV, d, parts, scale); \
+		else attend<false>(out, lse, room, q, k, v, spans, H, KV, d, parts, scale); \
 	} \
 	extern "C" __global__ void __launch_bounds__(THREADS) attention_join##SUFFIX(T *out, float *lse, const float *room, int d, int parts) { \
 		join(out, lse, room, d, parts); \

@@ -154,6 +154,7 @@ template <int WIDTH, class T>
 __device__ __forceinline__ void store_rows(T *out, long long apart, const float (*sum)[4], T *tile, int first, int end, const float (&share)[2], int d) {
 	int lane = threadIdx.x % 32;
 	tile += threadIdx.x / 32 * 16 * ROW<WIDTH>;
+	__syncwarp(); // what it held has been read
 #pragma unroll
 	for (int r = 0; r < 2; r++)
 #pragma unroll
