@@ -18,6 +18,7 @@ import (
 // Backup is an open archive that Zip made, whose manifest is in order.
 type Backup struct {
 	path     string
+	size     int64 // bytes
 	archive  *zip.ReadCloser
 	manifest manifest
 	entries  map[string]*zip.File
@@ -40,7 +41,12 @@ func openBackup(path string) (*Backup, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Backup{path: path, archive: archive, entries: map[string]*zip.File{}}
+	info, err := os.Stat(path)
+	if err != nil {
+		archive.Close()
+		return nil, err
+	}
+	b := &Backup{path: path, size: info.Size(), archive: archive, entries: map[string]*zip.File{}}
 	if err := b.check(); err != nil {
 		archive.Close()
 		return nil, err
@@ -83,10 +89,14 @@ func (b *Backup) check() error {
 	}
 	delete(b.entries, manifestName)
 	named := map[string]bool{}
+	left := b.size // entries that lie upon each other would make more of an archive than it holds
 	for _, f := range b.manifest.Files {
 		e := b.entries[f.Name]
 		if e == nil || named[f.Name] || f.Size < 0 || e.UncompressedSize64 != uint64(f.Size) || e.CompressedSize64 != uint64(f.Size) {
 			return fmt.Errorf("%q is not there as its manifest says; take another copy", f.Name)
+		}
+		if left -= f.Size; left < 0 {
+			return fmt.Errorf("%q and the files before it are larger than the archive; don't use it", f.Name)
 		}
 		named[f.Name] = true
 	}

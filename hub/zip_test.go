@@ -4,7 +4,10 @@ import (
 	"archive/zip"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
@@ -131,6 +134,44 @@ func TestBackupCancelled(t *testing.T) {
 type entry struct {
 	name, content string
 	change        func(h *zip.FileHeader)
+}
+
+// TestOverlappingBackup requires an archive whose entries lie upon each other, so that it unpacks to more than itself, to be refused before
+// anything is written.
+func TestOverlappingBackup(t *testing.T) {
+	const copies, size = 100, 1 << 16
+	content := make([]byte, size)
+	sum := fmt.Sprintf("%x", sha256.Sum256(content))
+	var text bytes.Buffer
+	w := zip.NewWriter(&text)
+	var files []string
+	for i := range copies {
+		name := fmt.Sprintf("x%03d", i)
+		h := &zip.FileHeader{Name: name, CRC32: crc32.ChecksumIEEE(content), CompressedSize64: size, UncompressedSize64: size}
+		f, err := w.CreateRaw(h)
+		if err == nil && i == copies-1 {
+			_, err = f.Write(content)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, fmt.Sprintf(`{"name": %q, "size": %d, "sha256": %q}`, name, size, sum))
+	}
+	f, err := w.CreateHeader(&zip.FileHeader{Name: manifestName})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(f, `{"files": [%s]}`, strings.Join(files, ","))
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	archive := filepath.Join(t.TempDir(), "a.zip")
+	if err := os.WriteFile(archive, text.Bytes(), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := restore(archive, filepath.Join(t.TempDir(), "out")); err == nil || !strings.Contains(err.Error(), "larger than the archive") {
+		t.Error(err)
+	}
 }
 
 // TestHostileBackups requires archives that are not what a backup should be to be refused, with nothing written.
