@@ -326,6 +326,7 @@ func (u *driveUpload) send(ctx context.Context) error {
 		for {
 			var made *item
 			var err error
+			sent, start := asked, from
 			if asked {
 				made, from, err = u.piece(ctx, session, from)
 			} else {
@@ -347,6 +348,9 @@ func (u *driveUpload) send(ctx context.Context) error {
 				return true, u.forget()
 			}
 			u.at(from)
+			if sent && from <= start {
+				return u.told > before, temporary{error: errors.New("Google Drive kept nothing of what was sent")}
+			}
 		}
 	})
 }

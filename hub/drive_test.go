@@ -36,7 +36,7 @@ type driveServer struct {
 	cutAt    int64  // content is cut off there, once; below 0 never
 	fail     []int  // statuses of the next answers
 	reason   string // of the failures
-	limit    int    // bytes that one PUT may bring, 0 for all
+	limit    int    // bytes that one PUT may bring, 0 for all, below 0 for none
 	hostile  string // a name that all files are listed with
 	damage   bool
 	cut      func()
@@ -171,7 +171,7 @@ func (s *driveServer) content(w http.ResponseWriter, r *http.Request, session st
 			return
 		}
 		body := io.Reader(r.Body)
-		if s.limit > 0 {
+		if s.limit != 0 {
 			body = io.LimitReader(body, int64(s.limit))
 		}
 		buf := make([]byte, 32<<10)
@@ -345,6 +345,7 @@ func TestDriveRefusals(t *testing.T) {
 		on + "the OAuth client is not taken by Google; check QUARTET_DRIVE_CLIENT_ID":    func(_ *driveServer, d *Drive) { d.login.secret = "verysecret-other" },
 		on + "the Google Drive is full; free some space or buy more":                     func(s *driveServer, _ *Drive) { s.fail, s.reason = []int{403}, "storageQuotaExceeded" },
 		on + "access is not allowed by Google Drive; remove ":                            func(s *driveServer, _ *Drive) { s.fail, s.reason = []int{403}, "insufficientPermissions" },
+		on + "Google Drive kept nothing of what was sent; 6 tries failed, run again":     func(s *driveServer, _ *Drive) { s.limit = -1 },
 		on + "the Drive API answered 500; 6 tries failed, run again to go on from here":  func(s *driveServer, _ *Drive) { s.fail = slices.Repeat([]int{500}, 9) },
 		on + "the content arrived altered; something between here and Google Drive":      func(s *driveServer, _ *Drive) { s.damage = true },
 		on + "connect to 127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused": func(_ *driveServer, d *Drive) { d.api = "http://127.0.0.1:1" },
