@@ -349,7 +349,7 @@ func (u *driveUpload) send(ctx context.Context) error {
 			}
 			u.at(from)
 			if sent && from <= start {
-				return u.told > before, temporary{error: errors.New("Google Drive kept nothing of what was sent")}
+				return u.told > before, temporary{error: errors.New("nothing of what was sent was kept by Google Drive")}
 			}
 		}
 	})

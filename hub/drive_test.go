@@ -345,7 +345,7 @@ func TestDriveRefusals(t *testing.T) {
 		on + "the OAuth client is not taken by Google; check QUARTET_DRIVE_CLIENT_ID":    func(_ *driveServer, d *Drive) { d.login.secret = "verysecret-other" },
 		on + "the Google Drive is full; free some space or buy more":                     func(s *driveServer, _ *Drive) { s.fail, s.reason = []int{403}, "storageQuotaExceeded" },
 		on + "access is not allowed by Google Drive; remove ":                            func(s *driveServer, _ *Drive) { s.fail, s.reason = []int{403}, "insufficientPermissions" },
-		on + "Google Drive kept nothing of what was sent; 6 tries failed, run again":     func(s *driveServer, _ *Drive) { s.limit = -1 },
+		on + "nothing of what was sent was kept by Google Drive; 6 tries failed, run":    func(s *driveServer, _ *Drive) { s.limit = -1 },
 		on + "the Drive API answered 500; 6 tries failed, run again to go on from here":  func(s *driveServer, _ *Drive) { s.fail = slices.Repeat([]int{500}, 9) },
 		on + "the content arrived altered; something between here and Google Drive":      func(s *driveServer, _ *Drive) { s.damage = true },
 		on + "connect to 127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused": func(_ *driveServer, d *Drive) { d.api = "http://127.0.0.1:1" },
