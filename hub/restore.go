@@ -140,7 +140,14 @@ func (b *Backup) restore(ctx context.Context, dir string, progress func(string, 
 	for _, f := range b.manifest.Files {
 		total += f.Size
 	}
-	parent := filepath.Dir(filepath.Clean(dir))
+	dir, err := filepath.Abs(dir) // so that "." has a name
+	if err != nil {
+		return err
+	}
+	parent := filepath.Dir(dir)
+	if err := os.MkdirAll(parent, 0o777); err != nil {
+		return reason(err)
+	}
 	var disk syscall.Statfs_t
 	if err := syscall.Statfs(parent, &disk); err == nil && int64(disk.Bavail)*disk.Bsize < total {
 		return fmt.Errorf("it needs %d MB, and the disk has %d MB free", total>>20, int64(disk.Bavail)*disk.Bsize>>20)
@@ -191,5 +198,5 @@ func (b *Backup) extract(ctx context.Context, f manifestFile, to string, add fun
 	if err != nil {
 		return err
 	}
-	return w.Sync()
+	return errors.Join(w.Sync(), syncDir(filepath.Dir(to)))
 }

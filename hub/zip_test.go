@@ -95,6 +95,31 @@ func TestBackup(t *testing.T) {
 	}
 }
 
+// TestRestoreToHere restores to folders named by where one is, and below one that is not there.
+func TestRestoreToHere(t *testing.T) {
+	from, files := variantFolder(t)
+	archive := filepath.Join(t.TempDir(), "a.zip")
+	if err := backUp(context.Background(), from, archive); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir())
+	for _, dir := range []string{"one/two", "."} {
+		if dir == "." {
+			t.Chdir(t.TempDir())
+		}
+		if err := restore(archive, dir); err != nil {
+			t.Fatal(err)
+		}
+		here, err := os.Getwd()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(here, dir, "model.safetensors")); err != nil || !bytes.Equal(got, files["model.safetensors"]) {
+			t.Errorf("%s: %d bytes, %v", dir, len(got), err)
+		}
+	}
+}
+
 func TestBackupCancelled(t *testing.T) {
 	from, _ := variantFolder(t)
 	to := t.TempDir()
