@@ -118,7 +118,7 @@ func (b *Backup) Files() []File {
 	return all
 }
 
-// Restore writes the files into the folder dir, which must not be there or be empty, and verifies them. The folder appears when all
+// Restore writes the files into the folder dir, which must not be there or be empty, and verifies them. They appear when all
 // of them are right; before, nothing does.
 func (b *Backup) Restore(ctx context.Context, dir string, progress func(file string, done, total int64)) error {
 	if err := b.restore(ctx, dir, progress); err != nil {
@@ -169,10 +169,27 @@ func (b *Backup) restore(ctx context.Context, dir string, progress func(string, 
 	if err := os.Chmod(temp, 0o755); err != nil {
 		return reason(err)
 	}
-	if err := os.Rename(temp, dir); err != nil {
+	if err := appear(temp, dir); err != nil {
 		return reason(err)
 	}
 	return syncDir(parent)
+}
+
+// appear gives a folder its place, or its content to the empty folder that is there, in which somebody may be.
+func appear(temp, dir string) error {
+	entries, err := os.ReadDir(temp)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return os.Rename(temp, dir)
+	}
+	for _, e := range entries {
+		if err := os.Rename(filepath.Join(temp, e.Name()), filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return syncDir(dir)
 }
 
 // extract writes one file and verifies it. No more is written than the manifest says.
