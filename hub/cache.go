@@ -38,12 +38,12 @@ func (c *Client) snapshot(r Repo, commit string) string { return c.place(r, "sna
 func (c *Client) lock(ctx context.Context, r Repo, etag string) (release func(), err error) {
 	path := filepath.Join(c.Cache, ".locks", r.folder(), etag+".lock")
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
-		return nil, fmt.Errorf("make folder %s: %w", filepath.Dir(path), obstacle(err))
+		return nil, fmt.Errorf("make folder %s: %w", filepath.Dir(path), inCache(err))
 	}
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o664)
 		if err != nil {
-			return nil, fmt.Errorf("lock %s: %w", path, obstacle(err))
+			return nil, fmt.Errorf("lock %s: %w", path, inCache(err))
 		}
 		taken := make(chan error, 1)
 		go func() { taken <- flock(f) }()
@@ -89,7 +89,7 @@ func whole(blob string, size int64) bool {
 func (c *Client) link(r Repo, commit, file, etag string) error {
 	at := filepath.Join(c.snapshot(r, commit), filepath.FromSlash(file))
 	if err := os.MkdirAll(filepath.Dir(at), 0o777); err != nil {
-		return fmt.Errorf("make folder %s: %w", filepath.Dir(at), obstacle(err))
+		return fmt.Errorf("make folder %s: %w", filepath.Dir(at), inCache(err))
 	}
 	to := strings.Repeat("../", 2+strings.Count(file, "/")) + "blobs/" + etag
 	if now, err := os.Readlink(at); err == nil && now == to {
@@ -98,7 +98,7 @@ func (c *Client) link(r Repo, commit, file, etag string) error {
 	temp := c.place(r, "blobs", fmt.Sprintf("%s.%016x.link.incomplete", etag, rand.Uint64()))
 	if err := errors.Join(os.Symlink(to, temp), os.Rename(temp, at)); err != nil {
 		os.Remove(temp)
-		return fmt.Errorf("link %s: %w; set HF_HOME to a file system that has symbolic links", at, obstacle(err))
+		return fmt.Errorf("link %s: %w; set HF_HOME to a file system that has symbolic links", at, inCache(err))
 	}
 	return nil
 }
@@ -113,16 +113,16 @@ func (c *Client) refer(r Repo, commit string) error {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
-		return fmt.Errorf("make folder %s: %w", filepath.Dir(path), obstacle(err))
+		return fmt.Errorf("make folder %s: %w", filepath.Dir(path), inCache(err))
 	}
 	temp, err := os.CreateTemp(c.place(r, "blobs"), "ref-*.incomplete")
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, obstacle(err))
+		return fmt.Errorf("write %s: %w", path, inCache(err))
 	}
 	defer os.Remove(temp.Name()) // gone once renamed
 	_, err = temp.WriteString(commit)
 	if err := errors.Join(err, temp.Chmod(0o644), temp.Close(), os.Rename(temp.Name(), path)); err != nil {
-		return fmt.Errorf("write %s: %w", path, obstacle(err))
+		return fmt.Errorf("write %s: %w", path, inCache(err))
 	}
 	return nil
 }
@@ -226,13 +226,25 @@ func (c *Client) room(dir string, need int64) error {
 	return nil
 }
 
+// inCache is obstacle for what lies in the cache.
+func inCache(err error) error {
+	if forbidden(err) {
+		return errors.New("no permission to write there; set HF_HOME to a folder of your own")
+	}
+	return obstacle(err)
+}
+
+func forbidden(err error) bool {
+	return errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission)
+}
+
 // obstacle says what to do about an error of the file system, without the path, which the message names already.
 func obstacle(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return errors.New("disk is full or the quota used up; free some space and run again")
-	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
-		return errors.New("no permission to write there; set HF_HOME to a folder of your own")
+	case forbidden(err):
+		return errors.New("no permission there; change that or choose another place")
 	}
 	var path *fs.PathError
 	var link *os.LinkError

@@ -19,14 +19,10 @@ var errMoved = errors.New("other commits come in between")
 
 // Commit makes one commit of all that was put since the last one, and none where nothing differs from what is there.
 func (r *Repository) Commit(ctx context.Context) error {
-	err := r.commit(ctx)
-	if err == nil {
-		return nil
+	if err := r.commit(ctx); err != nil {
+		return fmt.Errorf("commit to %s: %w", r, ended(ctx, err))
 	}
-	if cause := context.Cause(ctx); cause != nil {
-		err = cause
-	}
-	return fmt.Errorf("commit to %s: %w", r, err)
+	return nil
 }
 
 func (r *Repository) commit(ctx context.Context) error {

@@ -121,7 +121,7 @@ func (c *Client) download(ctx context.Context, r Repo, suit func([]File) error, 
 func (c *Client) fetch(ctx context.Context, r Repo, s Snapshot, progress func(done, total int64)) error {
 	blobs := c.place(r, "blobs")
 	if err := os.MkdirAll(blobs, 0o777); err != nil {
-		return fmt.Errorf("make folder %s: %w", blobs, obstacle(err))
+		return fmt.Errorf("make folder %s: %w", blobs, inCache(err))
 	}
 	var total, need int64
 	for _, f := range s.Files {

@@ -39,7 +39,7 @@ func openParts(blob string, size, part int64) (*parts, error) {
 	}
 	if err := p.create(blob, part); err != nil {
 		p.close()
-		return nil, fmt.Errorf("write %s: %w", blob+contentSuffix, obstacle(err))
+		return nil, fmt.Errorf("write %s: %w", blob+contentSuffix, inCache(err))
 	}
 	return p, nil
 }
@@ -106,7 +106,7 @@ func (p *parts) length(i int) int64 { return min(p.part, p.size-int64(i)*p.part)
 // write puts data where part i has come to and records on disk that it has come further, but not yet in done.
 func (p *parts) write(i int, data []byte) error {
 	if _, err := p.content.WriteAt(data, int64(i)*p.part+p.done[i]); err != nil {
-		return fmt.Errorf("write %s: %w", p.content.Name(), obstacle(err))
+		return fmt.Errorf("write %s: %w", p.content.Name(), inCache(err))
 	}
 	return p.record(i, p.done[i]+int64(len(data)))
 }
@@ -114,7 +114,7 @@ func (p *parts) write(i int, data []byte) error {
 // record writes down how far part i has come.
 func (p *parts) record(i int, done int64) error {
 	if _, err := p.numbers.WriteAt(fmt.Appendf(nil, "%0*d\n", line-1, done), int64(i+1)*line); err != nil {
-		return fmt.Errorf("write %s: %w", p.numbers.Name(), obstacle(err))
+		return fmt.Errorf("write %s: %w", p.numbers.Name(), inCache(err))
 	}
 	return nil
 }
@@ -122,10 +122,10 @@ func (p *parts) record(i int, done int64) error {
 // finish gives the content its name.
 func (p *parts) finish(blob string) error {
 	if err := p.content.Sync(); err != nil {
-		return fmt.Errorf("write %s: %w", p.content.Name(), obstacle(err))
+		return fmt.Errorf("write %s: %w", p.content.Name(), inCache(err))
 	}
 	if err := os.Rename(p.content.Name(), blob); err != nil {
-		return fmt.Errorf("write %s: %w", blob, obstacle(err))
+		return fmt.Errorf("write %s: %w", blob, inCache(err))
 	}
 	return dropParts(blob)
 }
@@ -142,7 +142,7 @@ func (p *parts) close() {
 func dropParts(blob string) error {
 	for _, suffix := range []string{partsSuffix, contentSuffix} {
 		if err := os.Remove(blob + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("remove %s: %w", blob+suffix, obstacle(err))
+			return fmt.Errorf("remove %s: %w", blob+suffix, inCache(err))
 		}
 	}
 	return nil

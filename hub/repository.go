@@ -63,10 +63,7 @@ func OpenRepository(ctx context.Context, dest, state string, c *Client, public b
 	}
 	r := &Repository{c: c, repo: repo, state: state}
 	if err := r.open(ctx, public); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		return nil, fmt.Errorf("open %s: %w", r, err)
+		return nil, fmt.Errorf("open %s: %w", r, ended(ctx, err))
 	}
 	return r, nil
 }
@@ -222,19 +219,6 @@ func identify(ctx context.Context, f io.Reader, size int64) (identity, error) {
 		d.sha1 = hex.EncodeToString(git.Sum(nil))
 	}
 	return d, err
-}
-
-// untilDone reads until ctx ends.
-type untilDone struct {
-	ctx context.Context
-	io.Reader
-}
-
-func (u untilDone) Read(p []byte) (int, error) {
-	if err := u.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return u.Reader.Read(p)
 }
 
 // preupload asks the hub whether a file goes to the storage.

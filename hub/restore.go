@@ -122,10 +122,7 @@ func (b *Backup) Files() []File {
 // of them are right; before, nothing does.
 func (b *Backup) Restore(ctx context.Context, dir string, progress func(file string, done, total int64)) error {
 	if err := b.restore(ctx, dir, progress); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		return fmt.Errorf("restore %s to %s: %w", b.path, dir, err)
+		return fmt.Errorf("restore %s to %s: %w", b.path, dir, ended(ctx, err))
 	}
 	return nil
 }
@@ -134,7 +131,7 @@ func (b *Backup) restore(ctx context.Context, dir string, progress func(string, 
 	if old, err := os.ReadDir(dir); err == nil && len(old) > 0 {
 		return errors.New("the folder is not empty; choose another one")
 	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return reason(err)
+		return obstacle(err)
 	}
 	var done, total int64
 	for _, f := range b.manifest.Files {
@@ -146,7 +143,7 @@ func (b *Backup) restore(ctx context.Context, dir string, progress func(string, 
 	}
 	parent := filepath.Dir(dir)
 	if err := os.MkdirAll(parent, 0o777); err != nil {
-		return reason(err)
+		return obstacle(err)
 	}
 	var disk syscall.Statfs_t
 	if err := syscall.Statfs(parent, &disk); err == nil && int64(disk.Bavail)*disk.Bsize < total {
@@ -154,7 +151,7 @@ func (b *Backup) restore(ctx context.Context, dir string, progress func(string, 
 	}
 	temp, err := os.MkdirTemp(parent, "."+filepath.Base(dir)+".*.new")
 	if err != nil {
-		return reason(err)
+		return obstacle(err)
 	}
 	defer os.RemoveAll(temp)
 	for _, f := range b.manifest.Files {
@@ -163,14 +160,14 @@ func (b *Backup) restore(ctx context.Context, dir string, progress func(string, 
 			progress(f.Name, done, total)
 		}
 		if err := b.extract(ctx, f, filepath.Join(temp, filepath.FromSlash(f.Name)), add); err != nil {
-			return fmt.Errorf("%s: %w", f.Name, reason(err))
+			return fmt.Errorf("%s: %w", f.Name, obstacle(err))
 		}
 	}
 	if err := os.Chmod(temp, 0o755); err != nil {
-		return reason(err)
+		return obstacle(err)
 	}
 	if err := appear(temp, dir); err != nil {
-		return reason(err)
+		return obstacle(err)
 	}
 	return syncDir(parent)
 }
@@ -208,7 +205,7 @@ func (b *Backup) extract(ctx context.Context, f manifestFile, to string, add fun
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
 	sum := sha256.New()
-	n, err := io.Copy(io.MultiWriter(w, sum), &counted{io.LimitReader(r, f.Size), ctx, add})
+	n, err := io.Copy(io.MultiWriter(w, sum), told{untilDone{ctx, io.LimitReader(r, f.Size)}, add})
 	if errors.Is(err, zip.ErrChecksum) || err == nil && (n != f.Size || hex.EncodeToString(sum.Sum(nil)) != f.SHA256) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return errors.New("it is damaged in the archive; take another copy")
 	}

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Store is a place that files are uploaded to. Its String is the address that users write.
+// Store is a place that files are uploaded to. Its String is the address that users write. One goroutine at a time may use it.
 type Store interface {
 	fmt.Stringer
 	// Put sends the file at path under name, which has slashes, unless a file with the same content is there already. add is
@@ -117,13 +117,7 @@ func Upload(ctx context.Context, s Store, files []LocalFile, told func(file stri
 			return fmt.Errorf("upload %s to %s: the file has changed meanwhile; run again when nothing writes it", f.Name, s)
 		}
 	}
-	if err := s.Commit(ctx); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		return fmt.Errorf("upload to %s: %w", s, err)
-	}
-	return nil
+	return s.Commit(ctx)
 }
 
 var _, _, _, _ Store = (*S3)(nil), (*Drive)(nil), (*Repository)(nil), (*Zip)(nil)

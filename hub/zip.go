@@ -9,11 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -34,9 +32,7 @@ type manifestFile struct {
 // Zip is a backup in a zip archive: the files as they are, since weights don't compress, and a manifest of their digests. The same
 // files make the same bytes. It is written beside its place, and takes it with Commit.
 type Zip struct {
-	path string
-
-	mu       sync.Mutex
+	path     string
 	file     *os.File // of a temporary name
 	archive  *zip.Writer
 	manifest manifest
@@ -58,18 +54,9 @@ func OpenZip(dest string) (*Zip, error) {
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.new")
 	if err != nil {
-		return nil, fmt.Errorf("write %s: %w", path, reason(err))
+		return nil, fmt.Errorf("write %s: %w", path, obstacle(err))
 	}
 	return &Zip{path: path, file: f, archive: zip.NewWriter(f)}, nil
-}
-
-// reason is why a file operation failed, without its path.
-func reason(err error) error {
-	err = obstacle(err)
-	if errors.Is(err, fs.ErrPermission) || strings.Contains(err.Error(), "HF_HOME") {
-		return errors.New("no permission to write there; choose another path")
-	}
-	return err
 }
 
 // String is the address.
@@ -77,8 +64,6 @@ func (z *Zip) String() string { return "zip://" + z.path }
 
 // Put appends the file at path under name.
 func (z *Zip) Put(ctx context.Context, name, path string, add func(bytes int64)) error {
-	z.mu.Lock()
-	defer z.mu.Unlock()
 	return uploaded(ctx, name, z, z.put(ctx, name, path, add))
 }
 
@@ -99,9 +84,9 @@ func (z *Zip) put(ctx context.Context, name, path string, add func(int64)) error
 	if err != nil {
 		return err
 	}
-	n, err := io.Copy(io.MultiWriter(w, sum), &counted{f, ctx, add})
+	n, err := io.Copy(io.MultiWriter(w, sum), told{untilDone{ctx, f}, add})
 	if err != nil {
-		return reason(err)
+		return obstacle(err)
 	}
 	z.manifest.Files = append(z.manifest.Files, manifestFile{name, n, hex.EncodeToString(sum.Sum(nil))})
 	return nil
@@ -112,28 +97,22 @@ func (z *Zip) entry(name string) (io.Writer, error) {
 	return z.archive.CreateHeader(&zip.FileHeader{Name: name, Method: zip.Store, Modified: time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)})
 }
 
-// counted is a reader that tells what it reads and ends with a context.
-type counted struct {
+// told is a reader that tells how much it reads.
+type told struct {
 	io.Reader
-	ctx context.Context
-	add func(int64)
+	add func(bytes int64)
 }
 
-func (c *counted) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	n, err := c.Reader.Read(p)
-	c.add(int64(n))
+func (t told) Read(p []byte) (int, error) {
+	n, err := t.Reader.Read(p)
+	t.add(int64(n))
 	return n, err
 }
 
 // Commit writes the manifest and puts the archive, on disk as a whole, in its place.
 func (z *Zip) Commit(ctx context.Context) error {
-	z.mu.Lock()
-	defer z.mu.Unlock()
 	if err := z.commit(); err != nil {
-		return fmt.Errorf("write %s: %w", z.path, reason(err))
+		return fmt.Errorf("write %s: %w", z.path, obstacle(err))
 	}
 	return nil
 }
@@ -169,8 +148,6 @@ func (z *Zip) commit() error {
 
 // Close removes what was not committed.
 func (z *Zip) Close() error {
-	z.mu.Lock()
-	defer z.mu.Unlock()
 	if z.file == nil {
 		return nil
 	}
