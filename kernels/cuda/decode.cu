@@ -127,25 +127,24 @@ __device__ __forceinline__ void multiply(const Stream &s, Ring<SLOTS> &ring, con
 		part += M::ROWS;
 		m.clear();
 	}
-	__syncthreads();
 }
 
 __device__ __forceinline__ float gelu_new(float x) { return 0.5f * x * (1 + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x))); }
 
 // Row is one of the block's rows, and what is added to its product.
 struct Row {
-	int row, from, to; // of all rows, -1 for none; the warps that have parts of it
-	float bias, before;
+	int row, warps; // of all rows, -1 for none; the first warp that has a part of it, and 16 times the last one
+	float more;     // what is added to the product
 	// find finds the i-th of the block's rows.
 	template <int ROWS> __device__ void find(const Phase &p, const Stream &s, unsigned i) {
 		row = -1;
 		if (i >= s.chunks * ROWS) return;
 		const unsigned c = i / ROWS;
 		const int chunk = s.first + c, part = part_of(s, chunk);
-		from = divide((c * s.wide + 1) * WARPS - 1, s.units_inverse), to = min(divide((c + 1) * s.wide * WARPS - 1, s.units_inverse), WARPS - 1);
-		row = row_of(s, part, chunk, ROWS) + i % ROWS + (part > 0 ? s.part[0].rows : 0) + (part > 1 ? s.part[1].rows : 0), bias = p.bias[row];
+		warps = divide((c * s.wide + 1) * WARPS - 1, s.units_inverse) + WARPS * min(divide((c + 1) * s.wide * WARPS - 1, s.units_inverse), WARPS - 1);
+		row = row_of(s, part, chunk, ROWS) + i % ROWS + (part > 0 ? s.part[0].rows : 0) + (part > 1 ? s.part[1].rows : 0), more = p.bias[row];
 	}
-	__device__ void follow(const Phase &p) { before = row >= 0 && p.output == ADDED ? p.stream[row] : 0; }
+	__device__ void follow(const Phase &p) { more += row >= 0 && p.output == ADDED ? p.stream[row] : 0; }
 };
 
 // finish adds up the parts of the block's rows and hands them on.
@@ -156,15 +155,15 @@ __device__ __forceinline__ void finish(const Phase &p, const Stream &s, const St
 	for (unsigned i = threadIdx.x; i < s.chunks * ROWS; i += THREADS) {
 		if (i >= THREADS) mine.find<ROWS>(p, s, i), mine.follow(p);
 		const unsigned c = i / ROWS, row = mine.row;
-		float sum = mine.bias;
-		for (int w = mine.from; w <= mine.to; w++) sum += parts[(c + w) * ROWS + i % ROWS];
+		float sum = mine.more;
+		for (int w = mine.warps % WARPS; w <= mine.warps / WARPS; w++) sum += parts[(c + w) * ROWS + i % ROWS];
 		if (p.output == PLAIN) { // attention adds the adapters
 			p.qkv[row] = sum;
 			continue;
 		}
 		sum += adapted(p.up[3], p.low, row);
 		if (p.output == GELU) p.inner[row] = __float2half_rn(gelu_new(sum));
-		if (p.output == ADDED) p.stream[row] = mine.before + (sum + adapted(p.up[2], p.low, row));
+		if (p.output == ADDED) p.stream[row] = sum + adapted(p.up[2], p.low, row);
 		if (p.output == SCORED) {
 			p.logits[row] = sum;
 			if (state.seen && state.seen[row / 32] >> row % 32 & 1) sum = sum < 0 ? sum * state.penalty : sum / state.penalty;
@@ -267,6 +266,7 @@ __device__ __forceinline__ void decode(const Phase *phases, const Stream *stream
 				else multiply<CODED, Brain>(s, ring, shared, parts, own_scales);
 			}
 			if (CODED && !streams[after].kept) own.ask(&streams[after], kept(after + 1));
+			__syncthreads();
 			if (s.chunks > 0) {
 				if (coded) finish<Codes::ROWS>(p, s, state, parts, mine);
 				else finish<Half::ROWS>(p, s, state, parts, mine);
