@@ -15,6 +15,7 @@ import (
 	"quartet/event"
 	"quartet/kernels"
 	"quartet/kernels/cpu"
+	"quartet/kernels/cuda"
 	"quartet/model"
 )
 
@@ -48,7 +49,7 @@ func (w *Workspace) predict(plan Plan, all []facts) {
 			continue
 		}
 		if plan[i].Run {
-			p.Seconds = s.seconds(plan[i].Stage, measured())
+			p.Seconds = s.seconds(plan[i].Stage, speedOf(w.Config.Device))
 		}
 	}
 }
@@ -180,10 +181,34 @@ func (w *Workspace) rowTokens() (tokens float64, rows int) {
 // machineSpeed is what this machine was measured to do.
 type machineSpeed struct {
 	flops     float64 // a second, in products of the model's kind
+	decoding  float64 // the same with one token at a time, which waits for memory
 	quantised float64 // weights a second
 }
 
-// measured is the speed of this machine. The first call of a process takes some hundredths of a second.
+// speedOf is that of what a device setting stands for. A GPU's is guessed from its processors, of which each is taken to read
+// 10 GB/s and to multiply at the rate that its generation sustains in training: measuring it would take memory that others may need.
+func speedOf(device string) machineSpeed {
+	if name, _ := expected(device); name != "cuda" {
+		return measured()
+	}
+	gpus, err := cuda.Devices()
+	if err != nil || len(gpus) == 0 {
+		return measured()
+	}
+	return guessed(gpus[0])
+}
+
+func guessed(gpu cuda.Info) machineSpeed {
+	each := 0.5e12
+	if gpu.Major >= 9 && gpu.Major != 12 {
+		each = 2e12
+	}
+	n := float64(gpu.Processors)
+	return machineSpeed{flops: n * each, decoding: n * 10e9, quantised: n * 1e9}
+}
+
+// measured is the speed of the CPU: half of its products' is reached on the whole, and decoding a quarter of that. The first call of
+// a process takes some hundredths of a second.
 var measured = sync.OnceValue(func() (s machineSpeed) {
 	const tokens, width = 64, 768
 	b := cpu.New()
@@ -193,7 +218,8 @@ var measured = sync.OnceValue(func() (s machineSpeed) {
 	half := kernels.HostTensor(kernels.F16, width, width, make([]byte, 2*width*width))
 	out, in := f32(tokens, width), f32(tokens, width)
 	product := perSecond(func() { b.Linear(out, in, half, kernels.Tensor{}) })
-	s.flops = product * 2 * tokens * width * width
+	s.flops = product * tokens * width * width // half of 2·tokens·width²
+	s.decoding = s.flops / 4
 	if packed, err := model.AllocNF4(b, width, width, 64, kernels.F16, true); err == nil {
 		s.quantised = perSecond(func() { b.QuantizeNF4(packed, half) }) * width * width
 		b.Free(packed)
@@ -213,11 +239,9 @@ func perSecond(work func()) float64 {
 	return 1 / max(best, time.Microsecond).Seconds()
 }
 
-// seconds is how long a stage takes at most likely, to one digit: half of the products' measured speed is reached on the
-// whole, and decoding, which waits for memory, a quarter of that.
+// seconds is how long a stage takes at most likely, to one digit.
 func (s sizes) seconds(stage string, m machineSpeed) float64 {
 	const diskBytes = 500e6 // a second, read, hashed and written
-	flops := m.flops / 2
 	forward := 2 * float64(s.parameters)
 	switch stage {
 	case Base:
@@ -225,11 +249,11 @@ func (s sizes) seconds(stage string, m machineSpeed) float64 {
 	case Quantize:
 		return float64(s.nf4)/diskBytes + s.quantisation(m)
 	case LoRA:
-		return s.trainTokens * 2 * forward / flops
+		return s.trainTokens * 2 * forward / m.flops
 	case LoRAQuantize:
 		return float64(s.nf4)/diskBytes + 2*s.quantisation(m)
 	}
-	return 4 * forward * (2*s.heldOutTokens/flops + s.answerTokens/(flops/4))
+	return 4 * forward * (2*s.heldOutTokens/m.flops + s.answerTokens/m.decoding)
 }
 
 func (s sizes) quantisation(m machineSpeed) float64 {
