@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"time"
 
 	"quartet/config"
 	"quartet/dataset"
@@ -219,23 +220,17 @@ func (j *job) trainHooks() train.Hooks {
 			}})
 			j.crashAt(fmt.Sprintf("step %d", s.Step))
 		},
-		OnWarning: j.warn, OnMemory: j.reserved, Checkpoint: j.w.checkpoint(), CheckpointEvery: j.checkpointEvery(),
+		OnWarning: j.warn, OnMemory: j.reserved, Checkpoint: j.w.checkpoint(), CheckpointEvery: j.checkpointEvery(), CheckpointAfter: 10 * time.Second,
 	}
 }
 
-// checkpointEvery is after how many steps training writes a checkpoint: so often that a killed run loses about ten seconds,
-// and at least every save_steps where the user asks for that.
+// checkpointEvery is after how many steps training writes a checkpoint though they took less than ten seconds.
 func (j *job) checkpointEvery() int {
-	t := j.w.Config.Training
-	most := 25
-	if t.SaveStrategy == "steps" {
-		most = min(most, t.SaveSteps)
+	const most = 25
+	if t := j.w.Config.Training; t.SaveStrategy == "steps" {
+		return min(most, t.SaveSteps)
 	}
-	steps := t.NumEpochs * float64(j.w.Config.Dataset.NumSamples) / float64(t.BatchSize*t.GradientAccumulationSteps)
-	if j.need.Seconds == 0 || steps == 0 {
-		return most
-	}
-	return max(1, min(most, int(10*steps/j.need.Seconds)))
+	return most
 }
 
 func (w *Workspace) checkpoint() string { return w.state("checkpoints", LoRA) }

@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"time"
 
 	"quartet/kernels"
 	"quartet/safetensors"
@@ -116,8 +117,21 @@ func (r *run) persistent() []named {
 
 var fileTypes = map[kernels.DType]safetensors.DType{kernels.F32: safetensors.F32, kernels.U8: safetensors.U8}
 
-// save writes the state after the last whole step.
+// due reports whether it is time for a checkpoint.
+func (r *run) due() bool {
+	h := r.h
+	if h.Checkpoint == "" || h.CheckpointEvery == 0 {
+		return false
+	}
+	return r.Step%h.CheckpointEvery == 0 || h.CheckpointAfter > 0 && time.Since(r.kept) >= h.CheckpointAfter
+}
+
+// save takes the state after the last whole step, and has it written while training goes on.
 func (r *run) save() error {
+	if err := r.saved(); err != nil {
+		return err
+	}
+	r.kept = time.Now()
 	path := filepath.Join(r.h.Checkpoint, CheckpointFile)
 	if err := os.MkdirAll(r.h.Checkpoint, 0o777); err != nil {
 		return fmt.Errorf("save checkpoint of step %d: %w", r.Step, err)
@@ -133,19 +147,33 @@ func (r *run) save() error {
 		Data: safetensors.Bytes(encodeHistory(r.result.Steps)),
 	}}
 	for _, n := range r.persistent() {
-		entries = append(entries, safetensors.Entry{
-			Name: n.name, DType: fileTypes[n.tensor.DType], Shape: []int{n.tensor.Rows, n.tensor.Cols},
-			Data: func() ([]byte, error) {
-				data := make([]byte, n.tensor.Bytes())
-				r.b.Download(data, n.tensor)
-				return data, r.b.Sync()
-			},
-		})
+		data := make([]byte, n.tensor.Bytes())
+		r.b.Download(data, n.tensor)
+		entries = append(entries, safetensors.Entry{Name: n.name, DType: fileTypes[n.tensor.DType], Shape: []int{n.tensor.Rows, n.tensor.Cols}, Data: safetensors.Bytes(data)})
 	}
-	if err := safetensors.Write(path, map[string]string{metadataKey: string(metadata)}, entries); err != nil {
+	if err := r.b.Sync(); err != nil {
 		return fmt.Errorf("save checkpoint of step %d: %w", r.Step, err)
 	}
+	step, writing := r.Step, make(chan error, 1)
+	r.writing = writing
+	go func() {
+		err := safetensors.Write(path, map[string]string{metadataKey: string(metadata)}, entries)
+		if err != nil {
+			err = fmt.Errorf("save checkpoint of step %d: %w", step, err)
+		}
+		writing <- err
+	}()
 	return nil
+}
+
+// saved waits until the checkpoint that was taken last is written.
+func (r *run) saved() error {
+	if r.writing == nil {
+		return nil
+	}
+	err := <-r.writing
+	r.writing = nil
+	return err
 }
 
 // openCheckpoint opens the checkpoint in a folder; the file is nil where there is none.

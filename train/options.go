@@ -59,7 +59,8 @@ type Hooks struct {
 	OnWarning       func(string)                 // one line that says what to try
 	OnMemory        func(byUse map[string]int64) // bytes, once all is reserved: weights, adapter, optimizer, activations
 	Checkpoint      string                       // folder of the checkpoint, made when needed; a run that finds one there resumes from it
-	CheckpointEvery int                          // steps between checkpoints; 0 for none but the one at cancellation
+	CheckpointEvery int                          // steps between checkpoints at most; 0 for none but the one at cancellation
+	CheckpointAfter time.Duration                // time between them at most, where steps are slow; 0 leaves that to CheckpointEvery
 }
 
 // Result is what a run did, the part before a resume included.

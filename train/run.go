@@ -32,6 +32,9 @@ type run struct {
 	steps  int // of the whole run
 	limit  int // MaxPackedTokens of the run's start
 	result Result
+
+	kept    time.Time  // when the last checkpoint was taken
+	writing chan error // tells how the checkpoint that is being written ended; nil for none
 }
 
 // position is how far a run has come.
@@ -48,7 +51,7 @@ type position struct {
 // The result tells what was done, also beside an error. An adapter whose every B is still zero is an error that wraps
 // ErrNothingLearned; a checkpoint of other settings or rows is one that wraps ErrOtherRun.
 func Run(ctx context.Context, m *model.Model, data []dataset.Example, o Options, h Hooks) (Result, error) {
-	r := &run{m: m, b: m.Backend(), data: data, o: o, h: h}
+	r := &run{m: m, b: m.Backend(), data: data, o: o, h: h, kept: time.Now()}
 	defer r.close()
 	if err := r.start(); err != nil {
 		return r.result, err
@@ -66,11 +69,14 @@ func Run(ctx context.Context, m *model.Model, data []dataset.Example, o Options,
 		if h.OnStep != nil {
 			h.OnStep(r.result.Steps[r.Step-1])
 		}
-		if h.Checkpoint != "" && h.CheckpointEvery > 0 && r.Step%h.CheckpointEvery == 0 {
+		if r.due() {
 			if err := r.save(); err != nil {
 				return r.result, err
 			}
 		}
+	}
+	if err := r.saved(); err != nil {
+		return r.result, err
 	}
 	return r.result, r.finish()
 }
@@ -133,6 +139,7 @@ func (r *run) start() error {
 }
 
 func (r *run) close() {
+	_ = r.saved() // what it tells matters no more
 	if r.pass != nil {
 		r.pass.Close()
 	}
@@ -299,7 +306,11 @@ func (r *run) cancel(cause error) error {
 	if r.h.Checkpoint == "" {
 		return fmt.Errorf("training stopped after step %d of %d, without a checkpoint: %w", r.Step, r.steps, cause)
 	}
-	if err := r.save(); err != nil {
+	err := r.save()
+	if err == nil {
+		err = r.saved()
+	}
+	if err != nil {
 		return errors.Join(fmt.Errorf("training stopped after step %d of %d: %w", r.Step, r.steps, cause), err)
 	}
 	return fmt.Errorf("training stopped after step %d of %d, the next run goes on from there: %w", r.Step, r.steps, cause)
