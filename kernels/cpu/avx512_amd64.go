@@ -152,13 +152,16 @@ func wideDotNF4BF16x4(n int, first int, size int, out *float32, codes *byte, abs
 func wideWholeSplit(n int, words *int16, scales *float32, x *float32)
 
 //go:noescape
-func wideWholeDot1(n int, blocks int, out *float32, outRow uintptr, codes *byte, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)
+func wideScales(n int, dst *float32, codes *byte, values *float32, scale float32, offset float32)
 
 //go:noescape
-func wideWholeDot2(n int, blocks int, out *float32, outRow uintptr, codes *byte, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)
+func wideWholeDot1(n int, pairs int, out *float32, outRow uintptr, outToken uintptr, codes *byte, codeRow uintptr, absmax *float32, absmaxRow uintptr, words *int16, wordToken uintptr, steps *float32, stepToken uintptr)
 
 //go:noescape
-func wideWholeDot3(n int, blocks int, out *float32, outRow uintptr, codes *byte, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)
+func wideWholeDot2(n int, pairs int, out *float32, outRow uintptr, outToken uintptr, codes *byte, codeRow uintptr, absmax *float32, absmaxRow uintptr, words *int16, wordToken uintptr, steps *float32, stepToken uintptr)
+
+//go:noescape
+func wideWholeDot3(n int, pairs int, out *float32, outRow uintptr, outToken uintptr, codes *byte, codeRow uintptr, absmax *float32, absmaxRow uintptr, words *int16, wordToken uintptr, steps *float32, stepToken uintptr)
 
 //go:noescape
 func pack32RowsF32(k int, dst *float32, src *float32, stride uintptr)

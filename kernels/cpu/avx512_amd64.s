@@ -7478,118 +7478,188 @@ end:
 	RET
 
 // func wideWholeSplit(n int, words *int16, scales *float32, x *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX512BW, AVX512F
 TEXT ·wideWholeSplit(SB), NOSPLIT, $0-32
-	MOVQ           n+0(FP), AX
-	MOVQ           words+8(FP), CX
-	MOVQ           scales+16(FP), DX
-	MOVQ           x+24(FP), BX
-	VBROADCASTSS   const_7fffffff<>+0(SB), Y0
-	VBROADCASTSS   const_467ffc00<>+0(SB), Y1
-	VBROADCASTI128 words_apart<>+0(SB), Y2
-	TESTQ          AX, AX
-	JZ             loop_end
+	MOVQ         n+0(FP), AX
+	MOVQ         words+8(FP), CX
+	MOVQ         scales+16(FP), DX
+	MOVQ         x+24(FP), BX
+	VMOVDQU64    words_of_four0<>+0(SB), Z0
+	VMOVDQU64    words_of_four1<>+0(SB), Z1
+	VBROADCASTSS const_7fffffff<>+0(SB), Z2
+	VBROADCASTSS const_467ffc00<>+0(SB), Z3
+	VBROADCASTSS const_0da24260<>+0(SB), Z4
+	VBROADCASTSS const_31800400<>+0(SB), Z5
+	SHRQ         $0x01, AX
+	TESTQ        AX, AX
+	JZ           loop_end
 
 loop:
-	VBROADCASTSS const_0da24260<>+0(SB), Y3
-	VANDPS       (BX), Y0, Y4
-	VMAXPS       Y4, Y3, Y3
-	VANDPS       32(BX), Y0, Y4
-	VMAXPS       Y4, Y3, Y3
-	VANDPS       64(BX), Y0, Y4
-	VMAXPS       Y4, Y3, Y3
-	VANDPS       96(BX), Y0, Y4
-	VMAXPS       Y4, Y3, Y3
-	VANDPS       128(BX), Y0, Y4
-	VMAXPS       Y4, Y3, Y3
-	VANDPS       160(BX), Y0, Y4
-	VMAXPS       Y4, Y3, Y3
-	VANDPS       192(BX), Y0, Y4
-	VMAXPS       Y4, Y3, Y3
-	VANDPS       224(BX), Y0, Y4
-	VMAXPS       Y4, Y3, Y3
-	VPERM2F128   $0x01, Y3, Y3, Y4
-	VMAXPS       Y4, Y3, Y3
-	VPERMILPS    $0x4e, Y3, Y4
-	VMAXPS       Y4, Y3, Y3
-	VPERMILPS    $0xb1, Y3, Y4
-	VMAXPS       Y4, Y3, Y3
-	VDIVPS       Y3, Y1, Y4
-	VMULSS       const_31800400<>+0(SB), X3, X3
-	VMOVSS       X3, (DX)
-	VMULPS       (BX), Y4, Y3
-	VMULPS       32(BX), Y4, Y5
-	VCVTPS2DQ    Y3, Y3
-	VCVTPS2DQ    Y5, Y5
-	VPACKSSDW    Y5, Y3, Y3
-	VPERMQ       $0xd8, Y3, Y3
-	VPSHUFB      Y2, Y3, Y3
-	VPERMQ       $0xd8, Y3, Y3
-	VMULPS       64(BX), Y4, Y5
-	VMULPS       96(BX), Y4, Y6
-	VCVTPS2DQ    Y5, Y5
-	VCVTPS2DQ    Y6, Y6
-	VPACKSSDW    Y6, Y5, Y5
-	VPERMQ       $0xd8, Y5, Y5
-	VPSHUFB      Y2, Y5, Y5
-	VPERMQ       $0xd8, Y5, Y5
-	VMULPS       128(BX), Y4, Y6
-	VMULPS       160(BX), Y4, Y7
-	VCVTPS2DQ    Y6, Y6
-	VCVTPS2DQ    Y7, Y7
-	VPACKSSDW    Y7, Y6, Y6
-	VPERMQ       $0xd8, Y6, Y6
-	VPSHUFB      Y2, Y6, Y6
-	VPERMQ       $0xd8, Y6, Y6
-	VMULPS       192(BX), Y4, Y7
-	VMULPS       224(BX), Y4, Y4
-	VCVTPS2DQ    Y7, Y7
-	VCVTPS2DQ    Y4, Y4
-	VPACKSSDW    Y4, Y7, Y7
-	VPERMQ       $0xd8, Y7, Y7
-	VPSHUFB      Y2, Y7, Y7
-	VPERMQ       $0xd8, Y7, Y7
-	VPERM2I128   $0x20, Y5, Y3, Y4
-	VPERM2I128   $0x31, Y5, Y3, Y3
-	VMOVDQU      Y4, (CX)
-	VMOVDQU      Y3, 64(CX)
-	VPERM2I128   $0x20, Y7, Y6, Y3
-	VPERM2I128   $0x31, Y7, Y6, Y4
-	VMOVDQU      Y3, 32(CX)
-	VMOVDQU      Y4, 96(CX)
-	ADDQ         $0x00000100, BX
-	ADDQ         $0x00000080, CX
-	ADDQ         $0x04, DX
-	DECQ         AX
-	JNZ          loop
+	VPANDD        (BX), Z2, Z6
+	VMAXPS        Z4, Z6, Z6
+	VPANDD        64(BX), Z2, Z7
+	VMAXPS        Z6, Z7, Z7
+	VPANDD        128(BX), Z2, Z6
+	VMAXPS        Z7, Z6, Z6
+	VPANDD        192(BX), Z2, Z7
+	VMAXPS        Z6, Z7, Z7
+	VSHUFF32X4    $0x4e, Z7, Z7, Z6
+	VMAXPS        Z6, Z7, Z7
+	VSHUFF32X4    $0xb1, Z7, Z7, Z6
+	VMAXPS        Z6, Z7, Z7
+	VPERMILPS     $0x4e, Z7, Z6
+	VMAXPS        Z6, Z7, Z7
+	VPERMILPS     $0xb1, Z7, Z6
+	VMAXPS        Z6, Z7, Z7
+	VDIVPS        Z7, Z3, Z6
+	VMULPS        Z5, Z7, Z7
+	VMOVUPS       Y7, (DX)
+	VMULPS        (BX), Z6, Z7
+	VCVTPS2DQ     Z7, Z7
+	VPMOVDW       Z7, Y7
+	VMULPS        64(BX), Z6, Z8
+	VCVTPS2DQ     Z8, Z8
+	VPMOVDW       Z8, Y8
+	VINSERTI64X4  $0x01, Y8, Z7, Z7
+	VMULPS        128(BX), Z6, Z8
+	VCVTPS2DQ     Z8, Z8
+	VPMOVDW       Z8, Y8
+	VMULPS        192(BX), Z6, Z6
+	VCVTPS2DQ     Z6, Z6
+	VPMOVDW       Z6, Y6
+	VINSERTI64X4  $0x01, Y6, Z8, Z6
+	VMOVDQA64     Z0, Z8
+	VPERMI2W      Z6, Z7, Z8
+	VMOVDQU       Y8, (CX)
+	VEXTRACTI64X4 $0x01, Z8, 64(CX)
+	VMOVDQA64     Z1, Z8
+	VPERMI2W      Z6, Z7, Z8
+	VMOVDQU       Y8, 128(CX)
+	VEXTRACTI64X4 $0x01, Z8, 192(CX)
+	VPANDD        256(BX), Z2, Z6
+	VMAXPS        Z4, Z6, Z6
+	VPANDD        320(BX), Z2, Z7
+	VMAXPS        Z6, Z7, Z7
+	VPANDD        384(BX), Z2, Z6
+	VMAXPS        Z7, Z6, Z6
+	VPANDD        448(BX), Z2, Z7
+	VMAXPS        Z6, Z7, Z7
+	VSHUFF32X4    $0x4e, Z7, Z7, Z6
+	VMAXPS        Z6, Z7, Z7
+	VSHUFF32X4    $0xb1, Z7, Z7, Z6
+	VMAXPS        Z6, Z7, Z7
+	VPERMILPS     $0x4e, Z7, Z6
+	VMAXPS        Z6, Z7, Z7
+	VPERMILPS     $0xb1, Z7, Z6
+	VMAXPS        Z6, Z7, Z7
+	VDIVPS        Z7, Z3, Z6
+	VMULPS        Z5, Z7, Z7
+	VMOVUPS       Y7, 32(DX)
+	VMULPS        256(BX), Z6, Z7
+	VCVTPS2DQ     Z7, Z7
+	VPMOVDW       Z7, Y7
+	VMULPS        320(BX), Z6, Z8
+	VCVTPS2DQ     Z8, Z8
+	VPMOVDW       Z8, Y8
+	VINSERTI64X4  $0x01, Y8, Z7, Z7
+	VMULPS        384(BX), Z6, Z8
+	VCVTPS2DQ     Z8, Z8
+	VPMOVDW       Z8, Y8
+	VMULPS        448(BX), Z6, Z6
+	VCVTPS2DQ     Z6, Z6
+	VPMOVDW       Z6, Y6
+	VINSERTI64X4  $0x01, Y6, Z8, Z6
+	VMOVDQA64     Z0, Z8
+	VPERMI2W      Z6, Z7, Z8
+	VMOVDQU       Y8, 32(CX)
+	VEXTRACTI64X4 $0x01, Z8, 96(CX)
+	VMOVDQA64     Z1, Z8
+	VPERMI2W      Z6, Z7, Z8
+	VMOVDQU       Y8, 160(CX)
+	VEXTRACTI64X4 $0x01, Z8, 224(CX)
+	ADDQ          $0x00000200, BX
+	ADDQ          $0x00000100, CX
+	ADDQ          $0x40, DX
+	DECQ          AX
+	JNZ           loop
 
 loop_end:
 	VZEROUPPER
 	RET
+
+DATA words_of_four0<>+0(SB)/2, $0x0001
+DATA words_of_four0<>+2(SB)/2, $0x0005
+DATA words_of_four0<>+4(SB)/2, $0x0009
+DATA words_of_four0<>+6(SB)/2, $0x000d
+DATA words_of_four0<>+8(SB)/2, $0x0011
+DATA words_of_four0<>+10(SB)/2, $0x0015
+DATA words_of_four0<>+12(SB)/2, $0x0019
+DATA words_of_four0<>+14(SB)/2, $0x001d
+DATA words_of_four0<>+16(SB)/2, $0x0021
+DATA words_of_four0<>+18(SB)/2, $0x0025
+DATA words_of_four0<>+20(SB)/2, $0x0029
+DATA words_of_four0<>+22(SB)/2, $0x002d
+DATA words_of_four0<>+24(SB)/2, $0x0031
+DATA words_of_four0<>+26(SB)/2, $0x0035
+DATA words_of_four0<>+28(SB)/2, $0x0039
+DATA words_of_four0<>+30(SB)/2, $0x003d
+DATA words_of_four0<>+32(SB)/2, $0x0000
+DATA words_of_four0<>+34(SB)/2, $0x0004
+DATA words_of_four0<>+36(SB)/2, $0x0008
+DATA words_of_four0<>+38(SB)/2, $0x000c
+DATA words_of_four0<>+40(SB)/2, $0x0010
+DATA words_of_four0<>+42(SB)/2, $0x0014
+DATA words_of_four0<>+44(SB)/2, $0x0018
+DATA words_of_four0<>+46(SB)/2, $0x001c
+DATA words_of_four0<>+48(SB)/2, $0x0020
+DATA words_of_four0<>+50(SB)/2, $0x0024
+DATA words_of_four0<>+52(SB)/2, $0x0028
+DATA words_of_four0<>+54(SB)/2, $0x002c
+DATA words_of_four0<>+56(SB)/2, $0x0030
+DATA words_of_four0<>+58(SB)/2, $0x0034
+DATA words_of_four0<>+60(SB)/2, $0x0038
+DATA words_of_four0<>+62(SB)/2, $0x003c
+GLOBL words_of_four0<>(SB), RODATA|NOPTR, $64
+
+DATA words_of_four1<>+0(SB)/2, $0x0003
+DATA words_of_four1<>+2(SB)/2, $0x0007
+DATA words_of_four1<>+4(SB)/2, $0x000b
+DATA words_of_four1<>+6(SB)/2, $0x000f
+DATA words_of_four1<>+8(SB)/2, $0x0013
+DATA words_of_four1<>+10(SB)/2, $0x0017
+DATA words_of_four1<>+12(SB)/2, $0x001b
+DATA words_of_four1<>+14(SB)/2, $0x001f
+DATA words_of_four1<>+16(SB)/2, $0x0023
+DATA words_of_four1<>+18(SB)/2, $0x0027
+DATA words_of_four1<>+20(SB)/2, $0x002b
+DATA words_of_four1<>+22(SB)/2, $0x002f
+DATA words_of_four1<>+24(SB)/2, $0x0033
+DATA words_of_four1<>+26(SB)/2, $0x0037
+DATA words_of_four1<>+28(SB)/2, $0x003b
+DATA words_of_four1<>+30(SB)/2, $0x003f
+DATA words_of_four1<>+32(SB)/2, $0x0002
+DATA words_of_four1<>+34(SB)/2, $0x0006
+DATA words_of_four1<>+36(SB)/2, $0x000a
+DATA words_of_four1<>+38(SB)/2, $0x000e
+DATA words_of_four1<>+40(SB)/2, $0x0012
+DATA words_of_four1<>+42(SB)/2, $0x0016
+DATA words_of_four1<>+44(SB)/2, $0x001a
+DATA words_of_four1<>+46(SB)/2, $0x001e
+DATA words_of_four1<>+48(SB)/2, $0x0022
+DATA words_of_four1<>+50(SB)/2, $0x0026
+DATA words_of_four1<>+52(SB)/2, $0x002a
+DATA words_of_four1<>+54(SB)/2, $0x002e
+DATA words_of_four1<>+56(SB)/2, $0x0032
+DATA words_of_four1<>+58(SB)/2, $0x0036
+DATA words_of_four1<>+60(SB)/2, $0x003a
+DATA words_of_four1<>+62(SB)/2, $0x003e
+GLOBL words_of_four1<>(SB), RODATA|NOPTR, $64
 
 DATA const_7fffffff<>+0(SB)/4, $0x7fffffff
 GLOBL const_7fffffff<>(SB), RODATA|NOPTR, $4
 
 DATA const_467ffc00<>+0(SB)/4, $0x467ffc00
 GLOBL const_467ffc00<>(SB), RODATA|NOPTR, $4
-
-DATA words_apart<>+0(SB)/1, $0x00
-DATA words_apart<>+1(SB)/1, $0x01
-DATA words_apart<>+2(SB)/1, $0x04
-DATA words_apart<>+3(SB)/1, $0x05
-DATA words_apart<>+4(SB)/1, $0x08
-DATA words_apart<>+5(SB)/1, $0x09
-DATA words_apart<>+6(SB)/1, $0x0c
-DATA words_apart<>+7(SB)/1, $0x0d
-DATA words_apart<>+8(SB)/1, $0x02
-DATA words_apart<>+9(SB)/1, $0x03
-DATA words_apart<>+10(SB)/1, $0x06
-DATA words_apart<>+11(SB)/1, $0x07
-DATA words_apart<>+12(SB)/1, $0x0a
-DATA words_apart<>+13(SB)/1, $0x0b
-DATA words_apart<>+14(SB)/1, $0x0e
-DATA words_apart<>+15(SB)/1, $0x0f
-GLOBL words_apart<>(SB), RODATA|NOPTR, $16
 
 DATA const_0da24260<>+0(SB)/4, $0x0da24260
 GLOBL const_0da24260<>(SB), RODATA|NOPTR, $4
@@ -7631,255 +7701,111 @@ DATA nf4_steps<>+60(SB)/2, $0x2e44
 DATA nf4_steps<>+62(SB)/2, $0x3fff
 GLOBL nf4_steps<>(SB), RODATA|NOPTR, $64
 
-// func wideWholeDot1(n int, blocks int, out *float32, outRow uintptr, codes *byte, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV, MMX+
-TEXT ·wideWholeDot1(SB), NOSPLIT, $0-96
-	MOVQ    codes+32(FP), AX
-	MOVQ    absmax+40(FP), CX
-	MOVQ    left+48(FP), DX
-	MOVQ    table+56(FP), BX
-	MOVQ    out+16(FP), SI
-	VMOVUPS nf4_steps<>+0(SB), Z0
-	MOVQ    n+0(FP), DI
-	TESTQ   DI, DI
-	JZ      rows_end
+// func wideScales(n int, dst *float32, codes *byte, values *float32, scale float32, offset float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·wideScales(SB), NOSPLIT, $0-40
+	MOVQ         n+0(FP), AX
+	MOVQ         dst+8(FP), CX
+	MOVQ         codes+16(FP), DX
+	MOVQ         values+24(FP), BX
+	VBROADCASTSS scale+32(FP), Z0
+	VBROADCASTSS offset+36(FP), Z1
+	SHRQ         $0x04, AX
+	TESTQ        AX, AX
+	JZ           loop_end
 
-rows:
-	VPXORD Z1, Z1, Z1
-	MOVQ   blocks+8(FP), R8
-	MOVQ   words+64(FP), R9
-	MOVQ   scales+80(FP), R10
+loop:
+	PREFETCHT0 1024(DX)
+	VPXORD     Z3, Z3, Z3
+	VPMOVZXBD  (DX), Z2
+	KXNORW     K1, K1, K1
+	VGATHERDPS (BX)(Z2*4), K1, Z3
+	VMULPS     Z0, Z3, Z3
+	VADDPS     Z1, Z3, Z3
+	VMOVUPS    Z3, (CX)
+	ADDQ       $0x10, DX
+	ADDQ       $0x40, CX
+	DECQ       AX
+	JNZ        loop
 
-run:
-	MOVQ    R8, R11
-	CMPQ    DX, R11
-	CMOVQLT DX, R11
-	SUBQ    R11, R8
-	SUBQ    R11, DX
-	TESTQ   R11, R11
-	JZ      blocks_end
-
-blocks:
-	PREFETCHT0   4096(AX)
-	VPMOVZXBW    (AX), Z2
-	VPSRLW       $0x04, Z2, Z3
-	VPERMW       Z0, Z3, Z3
-	VPMADDWD     (R9), Z3, Z3
-	VPERMW       Z0, Z2, Z2
-	VPMADDWD     64(R9), Z2, Z2
-	VPADDD       Z2, Z3, Z3
-	MOVBQZX      (CX), R12
-	VBROADCASTSS (BX)(R12*4), Z2
-	VBROADCASTSS (R10), Z4
-	VMULPS       Z2, Z4, Z4
-	VCVTDQ2PS    Z3, Z3
-	VFMADD231PS  Z3, Z4, Z1
-	ADDQ         $0x20, AX
-	INCQ         CX
-	ADDQ         $0x00000080, R9
-	ADDQ         $0x04, R10
-	DECQ         R11
-	JNZ          blocks
-
-blocks_end:
-	TESTQ DX, DX
-	JNZ   same
-	ADDQ  $0x00000400, BX
-	MOVQ  $0x00000100, DX
-
-same:
-	TESTQ         R8, R8
-	JNZ           run
-	VEXTRACTF64X4 $0x01, Z1, Y2
-	VADDPS        Y1, Y2, Y2
-	VEXTRACTF32X4 $0x01, Y2, X3
-	VADDPS        X2, X3, X3
-	VPERMILPS     $0x4e, X3, X2
-	VADDPS        X2, X3, X3
-	VPERMILPS     $0xb1, X3, X2
-	VADDPS        X2, X3, X3
-	VMOVSS        X3, (SI)
-	ADDQ          $0x04, SI
-	DECQ          DI
-	JNZ           rows
-
-rows_end:
+loop_end:
 	VZEROUPPER
 	RET
 
-// func wideWholeDot2(n int, blocks int, out *float32, outRow uintptr, codes *byte, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV, MMX+
-TEXT ·wideWholeDot2(SB), NOSPLIT, $0-96
-	MOVQ    codes+32(FP), AX
-	MOVQ    absmax+40(FP), CX
-	MOVQ    left+48(FP), DX
-	MOVQ    table+56(FP), BX
-	MOVQ    out+16(FP), SI
-	MOVQ    wordRow+72(FP), DI
-	MOVQ    scaleRow+88(FP), R8
-	VMOVUPS nf4_steps<>+0(SB), Z0
-	MOVQ    n+0(FP), R9
-	TESTQ   R9, R9
-	JZ      rows_end
+// func wideWholeDot1(n int, pairs int, out *float32, outRow uintptr, outToken uintptr, codes *byte, codeRow uintptr, absmax *float32, absmaxRow uintptr, words *int16, wordToken uintptr, steps *float32, stepToken uintptr)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·wideWholeDot1(SB), NOSPLIT, $0-104
+	MOVQ      n+0(FP), AX
+	MOVQ      out+16(FP), CX
+	MOVQ      outRow+24(FP), DX
+	MOVQ      codes+40(FP), BX
+	MOVQ      codeRow+48(FP), SI
+	MOVQ      absmax+56(FP), DI
+	MOVQ      absmaxRow+64(FP), R8
+	VMOVDQU64 nf4_steps<>+0(SB), Z0
+	MOVL      $0x0000ff00, R9
+	KMOVW     R9, K1
+	TESTQ     AX, AX
+	JZ        rows_end
 
 rows:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
-	MOVQ   blocks+8(FP), R10
-	MOVQ   words+64(FP), R11
-	MOVQ   scales+80(FP), R12
+	MOVQ   pairs+8(FP), R9
+	MOVQ   words+72(FP), R10
+	MOVQ   steps+88(FP), R11
+	TESTQ  R9, R9
+	JZ     pairs_end
 
-run:
-	MOVQ    R10, R13
-	CMPQ    DX, R13
-	CMOVQLT DX, R13
-	SUBQ    R13, R10
-	SUBQ    R13, DX
-	TESTQ   R13, R13
-	JZ      blocks_end
-
-blocks:
-	PREFETCHT0   4096(AX)
-	VPMOVZXBW    (AX), Z3
-	VPSRLW       $0x04, Z3, Z4
-	VPERMW       Z0, Z4, Z4
-	VPMADDWD     (R11), Z4, Z5
-	VPMADDWD     (R11)(DI*1), Z4, Z4
-	VPERMW       Z0, Z3, Z3
-	VPMADDWD     64(R11), Z3, Z6
-	VPADDD       Z6, Z5, Z5
-	VPMADDWD     64(R11)(DI*1), Z3, Z3
-	VPADDD       Z3, Z4, Z4
-	MOVBQZX      (CX), R14
-	VBROADCASTSS (BX)(R14*4), Z3
-	VBROADCASTSS (R12), Z6
-	VMULPS       Z3, Z6, Z6
-	VCVTDQ2PS    Z5, Z5
-	VFMADD231PS  Z5, Z6, Z1
-	VBROADCASTSS (R12)(R8*1), Z5
-	VMULPS       Z3, Z5, Z5
-	VCVTDQ2PS    Z4, Z4
-	VFMADD231PS  Z4, Z5, Z2
-	ADDQ         $0x20, AX
-	INCQ         CX
-	ADDQ         $0x00000080, R11
-	ADDQ         $0x04, R12
-	DECQ         R13
-	JNZ          blocks
-
-blocks_end:
-	TESTQ DX, DX
-	JNZ   same
-	ADDQ  $0x00000400, BX
-	MOVQ  $0x00000100, DX
-
-same:
-	TESTQ         R10, R10
-	JNZ           run
-	VEXTRACTF64X4 $0x01, Z1, Y3
-	VADDPS        Y1, Y3, Y3
-	VEXTRACTF32X4 $0x01, Y3, X4
-	VADDPS        X3, X4, X4
-	VPERMILPS     $0x4e, X4, X3
-	VADDPS        X3, X4, X4
-	VPERMILPS     $0xb1, X4, X3
-	VADDPS        X3, X4, X4
-	VMOVSS        X4, (SI)
-	MOVQ          outRow+24(FP), R10
-	VEXTRACTF64X4 $0x01, Z2, Y3
-	VADDPS        Y2, Y3, Y3
-	VEXTRACTF32X4 $0x01, Y3, X4
-	VADDPS        X3, X4, X4
-	VPERMILPS     $0x4e, X4, X3
-	VADDPS        X3, X4, X4
-	VPERMILPS     $0xb1, X4, X3
-	VADDPS        X3, X4, X4
-	VMOVSS        X4, (SI)(R10*1)
-	ADDQ          $0x04, SI
-	DECQ          R9
-	JNZ           rows
-
-rows_end:
-	VZEROUPPER
-	RET
-
-// func wideWholeDot3(n int, blocks int, out *float32, outRow uintptr, codes *byte, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV, MMX+
-TEXT ·wideWholeDot3(SB), NOSPLIT, $0-96
-	MOVQ    codes+32(FP), AX
-	MOVQ    absmax+40(FP), CX
-	MOVQ    left+48(FP), DX
-	MOVQ    table+56(FP), BX
-	MOVQ    out+16(FP), SI
-	MOVQ    wordRow+72(FP), DI
-	MOVQ    scaleRow+88(FP), R8
-	VMOVUPS nf4_steps<>+0(SB), Z0
-	MOVQ    n+0(FP), R9
-	TESTQ   R9, R9
-	JZ      rows_end
-
-rows:
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	MOVQ   blocks+8(FP), R10
-	MOVQ   words+64(FP), R11
-	MOVQ   scales+80(FP), R12
-
-run:
-	MOVQ    R10, R13
-	CMPQ    DX, R13
-	CMOVQLT DX, R13
-	SUBQ    R13, R10
-	SUBQ    R13, DX
-	TESTQ   R13, R13
-	JZ      blocks_end
-
-blocks:
-	PREFETCHT0   4096(AX)
-	VPMOVZXBW    (AX), Z4
+pairs:
+	PREFETCHT0   2048(BX)
+	VPXORD       Z3, Z3, Z3
+	VMOVDQU64    (BX), Z4
+	VPERMW       Z0, Z4, Z5
+	VPDPWSSD     (R10), Z5, Z3
 	VPSRLW       $0x04, Z4, Z5
 	VPERMW       Z0, Z5, Z5
-	VPMADDWD     (R11), Z5, Z6
-	VPMADDWD     (R11)(DI*1), Z5, Z7
-	VPMADDWD     (R11)(DI*2), Z5, Z5
+	VPDPWSSD     64(R10), Z5, Z3
+	VPSRLW       $0x08, Z4, Z5
+	VPERMW       Z0, Z5, Z5
+	VPDPWSSD     128(R10), Z5, Z3
+	VPSRLW       $0x0c, Z4, Z4
 	VPERMW       Z0, Z4, Z4
-	VPMADDWD     64(R11), Z4, Z8
-	VPADDD       Z8, Z6, Z6
-	VPMADDWD     64(R11)(DI*1), Z4, Z8
-	VPADDD       Z8, Z7, Z7
-	VPMADDWD     64(R11)(DI*2), Z4, Z4
-	VPADDD       Z4, Z5, Z5
-	MOVBQZX      (CX), R14
-	VBROADCASTSS (BX)(R14*4), Z4
-	VBROADCASTSS (R12), Z8
-	VMULPS       Z4, Z8, Z8
+	VPDPWSSD     192(R10), Z4, Z3
+	VBROADCASTSS (DI), Z4
+	VBROADCASTSS 4(DI), K1, Z4
+	VMULPS       (R11), Z4, Z4
+	VCVTDQ2PS    Z3, Z3
+	VFMADD231PS  Z3, Z4, Z1
+	PREFETCHT0   2048(BX)(SI*1)
+	VPXORD       Z6, Z6, Z6
+	VMOVDQU64    (BX)(SI*1), Z4
+	VPERMW       Z0, Z4, Z5
+	VPDPWSSD     (R10), Z5, Z6
+	VPSRLW       $0x04, Z4, Z5
+	VPERMW       Z0, Z5, Z5
+	VPDPWSSD     64(R10), Z5, Z6
+	VPSRLW       $0x08, Z4, Z5
+	VPERMW       Z0, Z5, Z5
+	VPDPWSSD     128(R10), Z5, Z6
+	VPSRLW       $0x0c, Z4, Z4
+	VPERMW       Z0, Z4, Z4
+	VPDPWSSD     192(R10), Z4, Z6
+	VBROADCASTSS (DI)(R8*1), Z4
+	VBROADCASTSS 4(DI)(R8*1), K1, Z4
+	VMULPS       (R11), Z4, Z4
 	VCVTDQ2PS    Z6, Z6
-	VFMADD231PS  Z6, Z8, Z1
-	VBROADCASTSS (R12)(R8*1), Z6
-	VMULPS       Z4, Z6, Z6
-	VCVTDQ2PS    Z7, Z7
-	VFMADD231PS  Z7, Z6, Z2
-	VBROADCASTSS (R12)(R8*2), Z6
-	VMULPS       Z4, Z6, Z6
-	VCVTDQ2PS    Z5, Z5
-	VFMADD231PS  Z5, Z6, Z3
-	ADDQ         $0x20, AX
-	INCQ         CX
-	ADDQ         $0x00000080, R11
-	ADDQ         $0x04, R12
-	DECQ         R13
-	JNZ          blocks
+	VFMADD231PS  Z6, Z4, Z2
+	ADDQ         $0x40, BX
+	ADDQ         $0x08, DI
+	ADDQ         $0x00000100, R10
+	ADDQ         $0x40, R11
+	DECQ         R9
+	JNZ          pairs
 
-blocks_end:
-	TESTQ DX, DX
-	JNZ   same
-	ADDQ  $0x00000400, BX
-	MOVQ  $0x00000100, DX
-
-same:
-	TESTQ         R10, R10
-	JNZ           run
+pairs_end:
+	MOVQ          outToken+32(FP), R9
+	MOVQ          CX, R10
 	VEXTRACTF64X4 $0x01, Z1, Y4
 	VADDPS        Y1, Y4, Y4
 	VEXTRACTF32X4 $0x01, Y4, X5
@@ -7888,8 +7814,7 @@ same:
 	VADDPS        X4, X5, X5
 	VPERMILPS     $0xb1, X5, X4
 	VADDPS        X4, X5, X5
-	VMOVSS        X5, (SI)
-	MOVQ          outRow+24(FP), R10
+	VMOVSS        X5, (R10)
 	VEXTRACTF64X4 $0x01, Z2, Y4
 	VADDPS        Y2, Y4, Y4
 	VEXTRACTF32X4 $0x01, Y4, X5
@@ -7898,19 +7823,327 @@ same:
 	VADDPS        X4, X5, X5
 	VPERMILPS     $0xb1, X5, X4
 	VADDPS        X4, X5, X5
-	VMOVSS        X5, (SI)(R10*1)
-	MOVQ          outRow+24(FP), R10
-	VEXTRACTF64X4 $0x01, Z3, Y4
-	VADDPS        Y3, Y4, Y4
-	VEXTRACTF32X4 $0x01, Y4, X5
-	VADDPS        X4, X5, X5
-	VPERMILPS     $0x4e, X5, X4
-	VADDPS        X4, X5, X5
-	VPERMILPS     $0xb1, X5, X4
-	VADDPS        X4, X5, X5
-	VMOVSS        X5, (SI)(R10*2)
-	ADDQ          $0x04, SI
-	DECQ          R9
+	VMOVSS        X5, (R10)(DX*1)
+	ADDQ          R9, R10
+	ADDQ          $0x04, CX
+	DECQ          AX
+	JNZ           rows
+
+rows_end:
+	VZEROUPPER
+	RET
+
+// func wideWholeDot2(n int, pairs int, out *float32, outRow uintptr, outToken uintptr, codes *byte, codeRow uintptr, absmax *float32, absmaxRow uintptr, words *int16, wordToken uintptr, steps *float32, stepToken uintptr)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·wideWholeDot2(SB), NOSPLIT, $0-104
+	MOVQ      n+0(FP), AX
+	MOVQ      out+16(FP), CX
+	MOVQ      outRow+24(FP), DX
+	MOVQ      codes+40(FP), BX
+	MOVQ      codeRow+48(FP), SI
+	MOVQ      absmax+56(FP), DI
+	MOVQ      absmaxRow+64(FP), R8
+	MOVQ      wordToken+80(FP), R9
+	MOVQ      stepToken+96(FP), R10
+	VMOVDQU64 nf4_steps<>+0(SB), Z0
+	MOVL      $0x0000ff00, R11
+	KMOVW     R11, K1
+	TESTQ     AX, AX
+	JZ        rows_end
+
+rows:
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	MOVQ   pairs+8(FP), R11
+	MOVQ   words+72(FP), R12
+	MOVQ   steps+88(FP), R13
+	TESTQ  R11, R11
+	JZ     pairs_end
+
+pairs:
+	PREFETCHT0   2048(BX)
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VMOVDQU64    (BX), Z7
+	VPERMW       Z0, Z7, Z8
+	VPDPWSSD     (R12), Z8, Z5
+	VPDPWSSD     (R12)(R9*1), Z8, Z6
+	VPSRLW       $0x04, Z7, Z8
+	VPERMW       Z0, Z8, Z8
+	VPDPWSSD     64(R12), Z8, Z5
+	VPDPWSSD     64(R12)(R9*1), Z8, Z6
+	VPSRLW       $0x08, Z7, Z8
+	VPERMW       Z0, Z8, Z8
+	VPDPWSSD     128(R12), Z8, Z5
+	VPDPWSSD     128(R12)(R9*1), Z8, Z6
+	VPSRLW       $0x0c, Z7, Z7
+	VPERMW       Z0, Z7, Z7
+	VPDPWSSD     192(R12), Z7, Z5
+	VPDPWSSD     192(R12)(R9*1), Z7, Z6
+	VBROADCASTSS (DI), Z7
+	VBROADCASTSS 4(DI), K1, Z7
+	VMULPS       (R13), Z7, Z8
+	VCVTDQ2PS    Z5, Z5
+	VFMADD231PS  Z5, Z8, Z1
+	VMULPS       (R13)(R10*1), Z7, Z7
+	VCVTDQ2PS    Z6, Z6
+	VFMADD231PS  Z6, Z7, Z3
+	PREFETCHT0   2048(BX)(SI*1)
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VMOVDQU64    (BX)(SI*1), Z7
+	VPERMW       Z0, Z7, Z8
+	VPDPWSSD     (R12), Z8, Z9
+	VPDPWSSD     (R12)(R9*1), Z8, Z10
+	VPSRLW       $0x04, Z7, Z8
+	VPERMW       Z0, Z8, Z8
+	VPDPWSSD     64(R12), Z8, Z9
+	VPDPWSSD     64(R12)(R9*1), Z8, Z10
+	VPSRLW       $0x08, Z7, Z8
+	VPERMW       Z0, Z8, Z8
+	VPDPWSSD     128(R12), Z8, Z9
+	VPDPWSSD     128(R12)(R9*1), Z8, Z10
+	VPSRLW       $0x0c, Z7, Z7
+	VPERMW       Z0, Z7, Z7
+	VPDPWSSD     192(R12), Z7, Z9
+	VPDPWSSD     192(R12)(R9*1), Z7, Z10
+	VBROADCASTSS (DI)(R8*1), Z7
+	VBROADCASTSS 4(DI)(R8*1), K1, Z7
+	VMULPS       (R13), Z7, Z8
+	VCVTDQ2PS    Z9, Z9
+	VFMADD231PS  Z9, Z8, Z2
+	VMULPS       (R13)(R10*1), Z7, Z7
+	VCVTDQ2PS    Z10, Z10
+	VFMADD231PS  Z10, Z7, Z4
+	ADDQ         $0x40, BX
+	ADDQ         $0x08, DI
+	ADDQ         $0x00000100, R12
+	ADDQ         $0x40, R13
+	DECQ         R11
+	JNZ          pairs
+
+pairs_end:
+	MOVQ          outToken+32(FP), R11
+	MOVQ          CX, R12
+	VEXTRACTF64X4 $0x01, Z1, Y7
+	VADDPS        Y1, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X8
+	VADDPS        X7, X8, X8
+	VPERMILPS     $0x4e, X8, X7
+	VADDPS        X7, X8, X8
+	VPERMILPS     $0xb1, X8, X7
+	VADDPS        X7, X8, X8
+	VMOVSS        X8, (R12)
+	VEXTRACTF64X4 $0x01, Z2, Y7
+	VADDPS        Y2, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X8
+	VADDPS        X7, X8, X8
+	VPERMILPS     $0x4e, X8, X7
+	VADDPS        X7, X8, X8
+	VPERMILPS     $0xb1, X8, X7
+	VADDPS        X7, X8, X8
+	VMOVSS        X8, (R12)(DX*1)
+	ADDQ          R11, R12
+	VEXTRACTF64X4 $0x01, Z3, Y7
+	VADDPS        Y3, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X8
+	VADDPS        X7, X8, X8
+	VPERMILPS     $0x4e, X8, X7
+	VADDPS        X7, X8, X8
+	VPERMILPS     $0xb1, X8, X7
+	VADDPS        X7, X8, X8
+	VMOVSS        X8, (R12)
+	VEXTRACTF64X4 $0x01, Z4, Y7
+	VADDPS        Y4, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X8
+	VADDPS        X7, X8, X8
+	VPERMILPS     $0x4e, X8, X7
+	VADDPS        X7, X8, X8
+	VPERMILPS     $0xb1, X8, X7
+	VADDPS        X7, X8, X8
+	VMOVSS        X8, (R12)(DX*1)
+	ADDQ          R11, R12
+	ADDQ          $0x04, CX
+	DECQ          AX
+	JNZ           rows
+
+rows_end:
+	VZEROUPPER
+	RET
+
+// func wideWholeDot3(n int, pairs int, out *float32, outRow uintptr, outToken uintptr, codes *byte, codeRow uintptr, absmax *float32, absmaxRow uintptr, words *int16, wordToken uintptr, steps *float32, stepToken uintptr)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·wideWholeDot3(SB), NOSPLIT, $0-104
+	MOVQ      n+0(FP), AX
+	MOVQ      out+16(FP), CX
+	MOVQ      outRow+24(FP), DX
+	MOVQ      codes+40(FP), BX
+	MOVQ      codeRow+48(FP), SI
+	MOVQ      absmax+56(FP), DI
+	MOVQ      absmaxRow+64(FP), R8
+	MOVQ      wordToken+80(FP), R9
+	MOVQ      stepToken+96(FP), R10
+	VMOVDQU64 nf4_steps<>+0(SB), Z0
+	MOVL      $0x0000ff00, R11
+	KMOVW     R11, K1
+	TESTQ     AX, AX
+	JZ        rows_end
+
+rows:
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	MOVQ   pairs+8(FP), R11
+	MOVQ   words+72(FP), R12
+	MOVQ   steps+88(FP), R13
+	TESTQ  R11, R11
+	JZ     pairs_end
+
+pairs:
+	PREFETCHT0   2048(BX)
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	VMOVDQU64    (BX), Z10
+	VPERMW       Z0, Z10, Z11
+	VPDPWSSD     (R12), Z11, Z7
+	VPDPWSSD     (R12)(R9*1), Z11, Z8
+	VPDPWSSD     (R12)(R9*2), Z11, Z9
+	VPSRLW       $0x04, Z10, Z11
+	VPERMW       Z0, Z11, Z11
+	VPDPWSSD     64(R12), Z11, Z7
+	VPDPWSSD     64(R12)(R9*1), Z11, Z8
+	VPDPWSSD     64(R12)(R9*2), Z11, Z9
+	VPSRLW       $0x08, Z10, Z11
+	VPERMW       Z0, Z11, Z11
+	VPDPWSSD     128(R12), Z11, Z7
+	VPDPWSSD     128(R12)(R9*1), Z11, Z8
+	VPDPWSSD     128(R12)(R9*2), Z11, Z9
+	VPSRLW       $0x0c, Z10, Z10
+	VPERMW       Z0, Z10, Z10
+	VPDPWSSD     192(R12), Z10, Z7
+	VPDPWSSD     192(R12)(R9*1), Z10, Z8
+	VPDPWSSD     192(R12)(R9*2), Z10, Z9
+	VBROADCASTSS (DI), Z10
+	VBROADCASTSS 4(DI), K1, Z10
+	VMULPS       (R13), Z10, Z11
+	VCVTDQ2PS    Z7, Z7
+	VFMADD231PS  Z7, Z11, Z1
+	VMULPS       (R13)(R10*1), Z10, Z11
+	VCVTDQ2PS    Z8, Z8
+	VFMADD231PS  Z8, Z11, Z3
+	VMULPS       (R13)(R10*2), Z10, Z10
+	VCVTDQ2PS    Z9, Z9
+	VFMADD231PS  Z9, Z10, Z5
+	PREFETCHT0   2048(BX)(SI*1)
+	VPXORD       Z12, Z12, Z12
+	VPXORD       Z13, Z13, Z13
+	VPXORD       Z14, Z14, Z14
+	VMOVDQU64    (BX)(SI*1), Z10
+	VPERMW       Z0, Z10, Z11
+	VPDPWSSD     (R12), Z11, Z12
+	VPDPWSSD     (R12)(R9*1), Z11, Z13
+	VPDPWSSD     (R12)(R9*2), Z11, Z14
+	VPSRLW       $0x04, Z10, Z11
+	VPERMW       Z0, Z11, Z11
+	VPDPWSSD     64(R12), Z11, Z12
+	VPDPWSSD     64(R12)(R9*1), Z11, Z13
+	VPDPWSSD     64(R12)(R9*2), Z11, Z14
+	VPSRLW       $0x08, Z10, Z11
+	VPERMW       Z0, Z11, Z11
+	VPDPWSSD     128(R12), Z11, Z12
+	VPDPWSSD     128(R12)(R9*1), Z11, Z13
+	VPDPWSSD     128(R12)(R9*2), Z11, Z14
+	VPSRLW       $0x0c, Z10, Z10
+	VPERMW       Z0, Z10, Z10
+	VPDPWSSD     192(R12), Z10, Z12
+	VPDPWSSD     192(R12)(R9*1), Z10, Z13
+	VPDPWSSD     192(R12)(R9*2), Z10, Z14
+	VBROADCASTSS (DI)(R8*1), Z10
+	VBROADCASTSS 4(DI)(R8*1), K1, Z10
+	VMULPS       (R13), Z10, Z11
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z12, Z11, Z2
+	VMULPS       (R13)(R10*1), Z10, Z11
+	VCVTDQ2PS    Z13, Z13
+	VFMADD231PS  Z13, Z11, Z4
+	VMULPS       (R13)(R10*2), Z10, Z10
+	VCVTDQ2PS    Z14, Z14
+	VFMADD231PS  Z14, Z10, Z6
+	ADDQ         $0x40, BX
+	ADDQ         $0x08, DI
+	ADDQ         $0x00000100, R12
+	ADDQ         $0x40, R13
+	DECQ         R11
+	JNZ          pairs
+
+pairs_end:
+	MOVQ          outToken+32(FP), R11
+	MOVQ          CX, R12
+	VEXTRACTF64X4 $0x01, Z1, Y10
+	VADDPS        Y1, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X11
+	VADDPS        X10, X11, X11
+	VPERMILPS     $0x4e, X11, X10
+	VADDPS        X10, X11, X11
+	VPERMILPS     $0xb1, X11, X10
+	VADDPS        X10, X11, X11
+	VMOVSS        X11, (R12)
+	VEXTRACTF64X4 $0x01, Z2, Y10
+	VADDPS        Y2, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X11
+	VADDPS        X10, X11, X11
+	VPERMILPS     $0x4e, X11, X10
+	VADDPS        X10, X11, X11
+	VPERMILPS     $0xb1, X11, X10
+	VADDPS        X10, X11, X11
+	VMOVSS        X11, (R12)(DX*1)
+	ADDQ          R11, R12
+	VEXTRACTF64X4 $0x01, Z3, Y10
+	VADDPS        Y3, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X11
+	VADDPS        X10, X11, X11
+	VPERMILPS     $0x4e, X11, X10
+	VADDPS        X10, X11, X11
+	VPERMILPS     $0xb1, X11, X10
+	VADDPS        X10, X11, X11
+	VMOVSS        X11, (R12)
+	VEXTRACTF64X4 $0x01, Z4, Y10
+	VADDPS        Y4, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X11
+	VADDPS        X10, X11, X11
+	VPERMILPS     $0x4e, X11, X10
+	VADDPS        X10, X11, X11
+	VPERMILPS     $0xb1, X11, X10
+	VADDPS        X10, X11, X11
+	VMOVSS        X11, (R12)(DX*1)
+	ADDQ          R11, R12
+	VEXTRACTF64X4 $0x01, Z5, Y10
+	VADDPS        Y5, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X11
+	VADDPS        X10, X11, X11
+	VPERMILPS     $0x4e, X11, X10
+	VADDPS        X10, X11, X11
+	VPERMILPS     $0xb1, X11, X10
+	VADDPS        X10, X11, X11
+	VMOVSS        X11, (R12)
+	VEXTRACTF64X4 $0x01, Z6, Y10
+	VADDPS        Y6, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X11
+	VADDPS        X10, X11, X11
+	VPERMILPS     $0x4e, X11, X10
+	VADDPS        X10, X11, X11
+	VPERMILPS     $0xb1, X11, X10
+	VADDPS        X10, X11, X11
+	VMOVSS        X11, (R12)(DX*1)
+	ADDQ          R11, R12
+	ADDQ          $0x04, CX
+	DECQ          AX
 	JNZ           rows
 
 rows_end:

@@ -57,42 +57,33 @@ func (b *Backend) evenFirst(x []float32) []float32 {
 // wholeBlock is how many weights share a scale where linearWhole takes them.
 const wholeBlock = 64
 
-// wholeTables is about how many tables of scales a thread has at once: they stay in the nearest cache.
-const wholeTables = 5
-
-// whole is activations as whole numbers.
+// whole is activations as whole numbers, in the order of the kernels that take them.
 type whole struct {
 	words  []int16   // (T,K)
-	scales []float32 // (T,K/64)
+	scales []float32 // room for wholeCopies of each block's
+	blocks int       // of a token: K/64
 }
+
+// wholeCopies is how often kernels write a block's scale at most.
+const wholeCopies = 8
 
 // linearWhole is linearNF4 in whole numbers, for blocks of 64. An entry of the codebook and an activation are rounded to
 // the nearest of 2·16383 steps of the largest, 1 and that of 64 neighbours; a block's products are added up
 // exactly, then scaled in float32. The weights are not rounded to float16 first, by which a weight moves by up to 2⁻¹¹ of
 // itself. It reports whether it could: activations must be finite.
 func (b *Backend) linearWhole(out, x, weight kernels.Tensor, bias []float32) bool {
-	T, K, N, q, o := x.Rows, x.Cols, weight.Rows, weight.Quant, out.F32s()
+	T, K, N, o := x.Rows, x.Cols, weight.Rows, out.F32s()
 	if sum := b.loops.sum(x.F32s()); sum-sum != 0 {
 		return false
 	}
 	if n := T * K; cap(b.whole.words) < n {
 		n = max(n, 1<<14)
-		b.whole = whole{make([]int16, n), make([]float32, n/wholeBlock)}
+		b.whole = whole{words: make([]int16, n), scales: make([]float32, wholeCopies*n/wholeBlock)}
 	}
-	a := whole{b.whole.words[:T*K], b.whole.scales[:T*K/wholeBlock]}
-	b.loops.wholeSplit(a.words, a.scales, x.F32s())
-	blocks, nested := K/wholeBlock, q.NestedAbsmax.F32s()
-	most := max(1, wholeTables*kernels.NestedBlock/blocks)
-	b.pool.each(N, most*max(1, grain(T*K/4)/most), func(w *worker, lo, hi int) {
-		for n := lo; n < hi; n += most {
-			rows := min(most, hi-n)
-			first, last := n*blocks/kernels.NestedBlock, ((n+rows)*blocks-1)/kernels.NestedBlock
-			tables := w.scaleTables(last - first + 1)
-			for i := range tables {
-				b.loops.nestedTable(&tables[i], nested[first+i], q.NestedOffset)
-			}
-			b.loops.wholeDots(o[n:], N, rows, weight.Host[n*K/2:], q.Absmax.Host[n*blocks:], (first+1)*kernels.NestedBlock-n*blocks, tables, a, T)
-		}
+	a := whole{b.whole.words[:T*K], b.whole.scales[:wholeCopies*T*K/wholeBlock], K / wholeBlock}
+	b.loops.wholeSplit(a, x.F32s(), T)
+	b.pool.each(N, b.loops.wholeRows*max(1, grain(T*K/4)/b.loops.wholeRows), func(w *worker, lo, hi int) {
+		b.loops.wholeDots(w, o[lo:], N, weight, lo, hi-lo, a, T)
 		if bias != nil {
 			for t := range T {
 				b.loops.add(o[t*N+lo:t*N+hi], o[t*N+lo:t*N+hi], bias[lo:hi])
@@ -100,12 +91,4 @@ func (b *Backend) linearWhole(out, x, weight kernels.Tensor, bias []float32) boo
 		}
 	})
 	return true
-}
-
-// scaleTables is the worker's room for n tables.
-func (w *worker) scaleTables(n int) [][256]float32 {
-	if cap(w.tables) < n {
-		w.tables = make([][256]float32, n)
-	}
-	return w.tables[:n]
 }

@@ -40,12 +40,12 @@ type loops struct {
 	f16Rows func(dst []float32, dstRow, rows, count int, t kernels.Tensor, at, ahead int)
 	nf4Rows func(dst []float32, dstRow, rows, count int, t kernels.Tensor, at int, absmax []float32, ahead int)
 
-	// wholeSplit turns activations into whole numbers, and wholeDots multiplies rows of NF4 weights in blocks of 64 by
-	// tokens of them: out (tokens,rows), tokens outRow apart. The blocks' absmaxima are codes of tables: left blocks of
-	// the first, 256 of every other. nestedTable is such a table: SignedMap·scale + offset. nil: there is none.
-	wholeSplit  func(words []int16, scales, x []float32)
-	wholeDots   func(out []float32, outRow, rows int, codes, absmax []byte, left int, tables [][256]float32, a whole, tokens int)
-	nestedTable func(table *[256]float32, scale, offset float32)
+	// wholeSplit turns activations into whole numbers, and wholeDots multiplies rows of NF4 weights in blocks of 64, their
+	// absmaxima quantised in nested blocks of 256, by tokens of them: out (tokens,rows), tokens outRow apart. wholeRows are a
+	// good number of rows to share work by. nil: there is none.
+	wholeSplit func(a whole, x []float32, tokens int)
+	wholeDots  func(w *worker, out []float32, outRow int, t kernels.Tensor, row, rows int, a whole, tokens int)
+	wholeRows  int
 
 	// Elements.
 	add       func(out, x, y []float32)

@@ -11,7 +11,7 @@ type pool struct {
 	// compare-and-swap while it is open, so a late one never sees the next operation's fields half written.
 	work  func(w *worker, lo, hi int)
 	items int
-	chunk int
+	grain int
 	next  atomic.Int64
 	state atomic.Uint64
 
@@ -35,6 +35,7 @@ const (
 	sequence = 1 << 16 // counts operations
 
 	lookouts = 1000 // how often a thread looks before it sleeps
+	smallest = 64   // chunks of the smallest size would be that many a thread
 )
 
 func newPool(threads int) *pool {
@@ -57,7 +58,8 @@ func (p *pool) close() {
 }
 
 // each calls work for chunks that cover the items 0 … n-1, each of at least grain items and, but for the last, of a
-// multiple of grain. It returns when all are done. What work computes for an item must not depend on its chunk.
+// multiple of grain: a part of what is left, so that threads read long stretches of memory and end together. It returns
+// when all are done. What work computes for an item must not depend on its chunk.
 func (p *pool) each(n, grain int, work func(w *worker, lo, hi int)) {
 	if n == 0 {
 		return
@@ -66,12 +68,12 @@ func (p *pool) each(n, grain int, work func(w *worker, lo, hi int)) {
 		work(&p.workers[0], 0, n)
 		return
 	}
-	chunks := 16 * len(p.workers)
-	p.chunk = max(1, (n+chunks*grain-1)/(chunks*grain)) * grain
+	least := smallest * len(p.workers)
+	p.grain = max(1, (n+least*grain-1)/(least*grain)) * grain
 	p.work, p.items = work, n
 	p.next.Store(0)
 	p.state.Store((p.state.Load()/sequence+1)*sequence | open)
-	for i := 1; i < min(len(p.workers), (n+p.chunk-1)/p.chunk); i++ {
+	for i := 1; i < min(len(p.workers), (n+p.grain-1)/p.grain); i++ {
 		if w := &p.workers[i]; w.asleep.CompareAndSwap(true, false) {
 			w.wake <- struct{}{}
 		}
@@ -129,13 +131,18 @@ func (p *pool) sleep(w *worker, s uint64) {
 	}
 }
 
+// drain works on chunks until none is left.
 func (p *pool) drain(w *worker) {
 	for {
-		lo := int(p.next.Add(int64(p.chunk))) - p.chunk
-		if lo >= p.items {
+		lo := int(p.next.Load())
+		left := p.items - lo
+		if left <= 0 {
 			return
 		}
-		p.work(w, lo, min(lo+p.chunk, p.items))
+		size := min(left, max(1, left/(2*len(p.workers))/p.grain)*p.grain)
+		if p.next.CompareAndSwap(int64(lo), int64(lo+size)) {
+			p.work(w, lo, lo+size)
+		}
 	}
 }
 

@@ -36,11 +36,9 @@ var avx2Loops = loops{
 
 	tile: avx2Tile, packRows: avx2PackRows, packColumns: avx2PackColumns, dots: avx2Dots, dotsNF4: avx2DotsNF4,
 	f16Rows: avx2F16Rows, nf4Rows: avx2NF4Rows,
-	wholeSplit: func(words []int16, scales, x []float32) { wholeSplit(len(x)/wholeBlock, &words[0], &scales[0], &x[0]) },
+	wholeSplit: avx2WholeSplit,
 	wholeDots:  avx2WholeDots,
-	nestedTable: func(table *[256]float32, scale, offset float32) {
-		nestedTable(table, &kernels.SignedMap, scale, offset)
-	},
+	wholeRows:  32,
 
 	add: func(out, x, y []float32) {
 		add(len(out), unsafe.SliceData(out), unsafe.SliceData(x), unsafe.SliceData(y))
@@ -174,23 +172,49 @@ func avx2NF4Rows(dst []float32, dstRow, rows, count int, t kernels.Tensor, at in
 	kernel(rows, count/wholeBlock, &dst[0], uintptr(4*dstRow), &t.Host[at/2], uintptr(t.Cols/2), &absmax[0], uintptr(t.Cols/wholeBlock*4), uintptr(ahead/2))
 }
 
-type wholeKernel func(n, blocks int, out *float32, outRow uintptr, codes, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)
-
-var wholeKernels = [...]wholeKernel{nil, wholeDot1, wholeDot2, wholeDot3}
-
-func avx2WholeDots(out []float32, outRow, rows int, codes, absmax []byte, left int, tables [][256]float32, a whole, tokens int) {
-	wholeDotsBy(wholeKernels[:], out, outRow, rows, codes, absmax, left, tables, a, tokens)
+func avx2WholeSplit(a whole, x []float32, tokens int) {
+	wholeSplit(tokens*a.blocks, &a.words[0], &a.scales[0], &x[0])
 }
 
-// wholeDotsBy is wholeDots by kernels for numbers of tokens, in as few turns as they can and with as many in each.
-func wholeDotsBy(kernels []wholeKernel, out []float32, outRow, rows int, codes, absmax []byte, left int, tables [][256]float32, a whole, tokens int) {
-	K, most := len(a.words)/tokens, len(kernels)-1
-	turns := (tokens + most - 1) / most
-	blocks, each := K/wholeBlock, (tokens+turns-1)/turns
-	for t := 0; t < tokens; t += each {
-		kernels[min(each, tokens-t)](rows, blocks, &out[t*outRow], uintptr(4*outRow), &codes[0], &absmax[0], left, &tables[0][0],
-			&a.words[t*K], uintptr(2*K), &a.scales[t*blocks], uintptr(4*blocks))
+// wholeTables is about how many tables of scales a thread has at once: they stay in the nearest cache.
+const wholeTables = 5
+
+var wholeKernels = [...]func(n, blocks int, out *float32, outRow uintptr, codes, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr){
+	nil, wholeDot1, wholeDot2, wholeDot3}
+
+// avx2WholeDots looks the blocks' scales up in tables, one of 256 values for each nested block.
+func avx2WholeDots(w *worker, out []float32, outRow int, t kernels.Tensor, row, rows int, a whole, tokens int) {
+	q, K := t.Quant, t.Cols
+	nested, most := q.NestedAbsmax.F32s(), max(1, wholeTables*kernels.NestedBlock/a.blocks)
+	for n := 0; n < rows; n += most {
+		block, count := (row+n)*a.blocks, min(most, rows-n)
+		first, last := block/kernels.NestedBlock, (block+count*a.blocks-1)/kernels.NestedBlock
+		tables := w.scaleTables(last - first + 1)
+		for i := range tables {
+			nestedTable(&tables[i], &kernels.SignedMap, nested[first+i], q.NestedOffset)
+		}
+		inTurns(tokens, len(wholeKernels)-1, func(at, each int) {
+			wholeKernels[each](count, a.blocks, &out[at*outRow+n], uintptr(4*outRow), &t.Host[(row+n)*K/2], &q.Absmax.Host[block], (first+1)*kernels.NestedBlock-block,
+				&tables[0][0], &a.words[at*K], uintptr(2*K), &a.scales[at*a.blocks], uintptr(4*a.blocks))
+		})
 	}
+}
+
+// inTurns runs f for tokens from at on, in as few turns of at most most as they take, and with as many in each.
+func inTurns(tokens, most int, f func(at, each int)) {
+	turns := (tokens + most - 1) / most
+	each := (tokens + turns - 1) / turns
+	for at := 0; at < tokens; at += each {
+		f(at, min(each, tokens-at))
+	}
+}
+
+// scaleTables is the worker's room for n tables.
+func (w *worker) scaleTables(n int) [][256]float32 {
+	if cap(w.tables) < n {
+		w.tables = make([][256]float32, n)
+	}
+	return w.tables[:n]
 }
 
 func avx2NF4Blocks(codes []byte, absmax, x []float32, size int) {

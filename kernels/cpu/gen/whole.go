@@ -10,7 +10,7 @@ import (
 )
 
 // The whole-number kernels multiply NF4 weights, in blocks of 64, by activations as int16. Both have up to wholeSteps steps:
-// the eight products that an int32 adds up of a block stay below 2³¹, as do the four with 512-bit vectors.
+// the eight products that an int32 adds up of a block stay below 2³¹.
 const wholeSteps = 1<<14 - 1
 
 // prefetchBytes is how far ahead of themselves kernels that read weights once ask for them.
@@ -18,9 +18,9 @@ const prefetchBytes = 4096
 
 // whole writes decoding's product of whole numbers.
 func whole() {
-	wholeSplit("wholeSplit", 2)
+	wholeSplit()
 	for tokens := 1; tokens <= 3; tokens++ {
-		wholeDot(fmt.Sprintf("wholeDot%d", tokens), tokens, wholeVectors{YMM, zero, broadcast, lanes, wholeLookUp, 32})
+		wholeDot(tokens)
 	}
 	nestedTable()
 }
@@ -44,9 +44,9 @@ func nestedTable() {
 
 // wholeSplit turns n blocks of activations into whole numbers of steps of their block's largest, and scales into
 // the product of that step and of a weight's. In words, those of even index come first. Each sixteen of these are
-// two runs of eight, as many runs apart as apart says.
-func wholeSplit(name string, apart int) {
-	function(name, "func(n int, words *int16, scales, x *float32)")
+// two runs of eight, two runs apart.
+func wholeSplit() {
+	function("wholeSplit", "func(n int, words *int16, scales, x *float32)")
 	n, words, scales, x := pointer("n"), pointer("words"), pointer("scales"), pointer("x")
 	magnitude, steps := broadcast(bits(0x7fffffff)), spread(wholeSteps)
 	order := YMM()
@@ -83,10 +83,9 @@ func wholeSplit(name string, apart int) {
 			runs[i] = low
 		}
 		for i := range 2 {
-			first := i * (3 - apart)
 			even, odd := YMM(), YMM()
-			VPERM2I128(U8(0x20), runs[first+apart], runs[first], even)
-			VPERM2I128(U8(0x31), runs[first+apart], runs[first], odd)
+			VPERM2I128(U8(0x20), runs[i+2], runs[i], even)
+			VPERM2I128(U8(0x31), runs[i+2], runs[i], odd)
 			VMOVDQU(even, Mem{Base: words, Disp: 32 * i})
 			VMOVDQU(odd, Mem{Base: words, Disp: 64 + 32*i})
 		}
@@ -97,40 +96,24 @@ func wholeSplit(name string, apart int) {
 	done()
 }
 
-// wholeVectors are what wholeDot is made of, for vectors of a size.
-type wholeVectors struct {
-	vector    func() VecVirtual
-	zero      func() VecVirtual
-	broadcast func(m Op) VecVirtual
-	lanes     func(v VecVirtual) Register
-	lookUp    func() wholeWeights
-	bytes     int
-}
-
-// wholeWeights passes the 64 weights of 32 bytes of codes to body, a vector at a time, in the order of wholeSplit's words.
+// wholeWeights passes the 64 weights of 32 bytes of codes to body, sixteen at a time, in the order of wholeSplit's words.
 type wholeWeights func(codes Register, body func(i int, weights VecVirtual))
 
 // wholeDot sets out (tokens,n) to the products of n rows of weights, blocks long, with x as wholeSplit left it. absmax are
 // codes of the tables: the first table's for left blocks, every other for 256. Tokens lie outRow, wordRow and scaleRow
 // bytes apart.
-func wholeDot(name string, tokens int, v wholeVectors) {
-	function(name, "func(n, blocks int, out *float32, outRow uintptr, codes, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)")
+func wholeDot(tokens int) {
+	function(fmt.Sprintf("wholeDot%d", tokens), "func(n, blocks int, out *float32, outRow uintptr, codes, absmax *byte, left int, table *float32, words *int16, wordRow uintptr, scales *float32, scaleRow uintptr)")
 	codes, absmax, left, table, out := pointer("codes"), pointer("absmax"), pointer("left"), pointer("table"), pointer("out")
 	var wordRow, scaleRow Register
 	if tokens > 1 {
 		wordRow, scaleRow = pointer("wordRow"), pointer("scaleRow")
 	}
-	look := v.lookUp()
+	look := wholeLookUp()
 	sum := make([]VecVirtual, tokens)
-	token := func(m Mem, t int, stride Register) Mem {
-		if t > 0 {
-			m.Index, m.Scale = stride, uint8(t)
-		}
-		return m
-	}
 	loop("rows", pointer("n"), func() {
 		for t := range sum {
-			sum[t] = v.zero()
+			sum[t] = zero()
 		}
 		rest, x, scales := pointer("blocks"), pointer("words"), pointer("scales")
 		Label("run") // of blocks that share a table
@@ -145,11 +128,11 @@ func wholeDot(name string, tokens int, v wholeVectors) {
 			acc := make([]VecVirtual, tokens)
 			look(codes, func(i int, weights VecVirtual) {
 				for t := range acc {
-					if m := token(Mem{Base: x, Disp: v.bytes * i}, t, wordRow); i == 0 {
-						acc[t] = v.vector()
+					if m := tokenAt(Mem{Base: x, Disp: 32 * i}, t, wordRow); i == 0 {
+						acc[t] = YMM()
 						VPMADDWD(m, weights, acc[t])
 					} else {
-						product := v.vector()
+						product := YMM()
 						VPMADDWD(m, weights, product)
 						VPADDD(product, acc[t], acc[t])
 					}
@@ -157,9 +140,9 @@ func wholeDot(name string, tokens int, v wholeVectors) {
 			})
 			code := GP64()
 			MOVBQZX(Mem{Base: absmax}, code)
-			scale := v.broadcast(Mem{Base: table, Index: code, Scale: 4})
+			scale := broadcast(Mem{Base: table, Index: code, Scale: 4})
 			for t := range acc {
-				step := v.broadcast(token(Mem{Base: scales}, t, scaleRow))
+				step := broadcast(tokenAt(Mem{Base: scales}, t, scaleRow))
 				VMULPS(scale, step, step)
 				VCVTDQ2PS(acc[t], acc[t])
 				VFMADD231PS(acc[t], step, sum[t])
@@ -181,11 +164,19 @@ func wholeDot(name string, tokens int, v wholeVectors) {
 			if t > 0 {
 				m.Index, m.Scale = pointer("outRow"), uint8(t)
 			}
-			VMOVSS(v.lanes(sum[t]), m)
+			VMOVSS(lanes(sum[t]), m)
 		}
 		ADDQ(U8(4), out)
 	})
 	done()
+}
+
+// tokenAt is what token t has where the first has m.
+func tokenAt(m Mem, t int, stride Register) Mem {
+	if t > 0 {
+		m.Index, m.Scale = stride, uint8(t)
+	}
+	return m
 }
 
 // wholeCodebook is NF4's values in steps.
