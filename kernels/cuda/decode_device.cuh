@@ -28,16 +28,18 @@ __device__ __forceinline__ unsigned lane_id() {
 __device__ __forceinline__ void warm(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
 // Gate is where all blocks of a grid meet: each arrives, and passes when all have. What a block wrote before it arrives is seen
-// by those that have passed.
+// by those that have passed. One thread arrives and another waits, neither in the warps that have most to do besides: who arrives
+// is held up until the block's writes are seen.
 struct Gate {
+	static constexpr int ARRIVES = 256, WAITS = 480;
 	unsigned *count, target;
 	__device__ void arrive() {
 		__syncthreads();
 		target += gridDim.x;
-		if (threadIdx.x == 0) asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(count) : "memory");
+		if (threadIdx.x == ARRIVES) asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(count) : "memory");
 	}
 	__device__ void pass() const {
-		if (threadIdx.x == 0) {
+		if (threadIdx.x == WAITS) {
 			unsigned seen;
 			do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(count) : "memory");
 			while ((int)(seen - target) < 0);

@@ -86,7 +86,7 @@ type planKind struct {
 const (
 	planThreads = 512
 	planSegment = 512 // columns of a unit
-	planWhole   = 4   // shares of the rows that a block has where it has no attention; one where it has
+	planWhole   = 8   // shares of the rows that a block has where it has no attention; one where it has
 	planWarps   = planThreads / 32
 	planRoom    = 4 * (3*128 + 2*32 + 32*128) // AttentionRoom
 	planTable   = 256 * 256

@@ -10,7 +10,7 @@
 #include "decode_plan.cuh"
 
 constexpr int THREADS = 512, WARPS = THREADS / 32, SEGMENT = 512, SLOT = 1024; // columns, bytes of a unit
-constexpr int WHOLE = 4; // shares of the rows that a block has where it has no attention; one where it has
+constexpr int WHOLE = 8; // shares of the rows that a block has where it has no attention; one where it has
 
 // diagonal is the element (g,g) of c's upper or lower half, in the lane that has it: t = g/2.
 __device__ __forceinline__ float diagonal(const float *c, unsigned lane, int half) { return lane & 4 ? c[2 * half + 1] : c[2 * half]; }
