@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"quartet/console"
@@ -23,16 +22,6 @@ func workspaceFlag(f *flag.FlagSet) *string {
 	return f.String("C", ".", "the workspace: the `folder` that holds config.toml")
 }
 
-// checkStages refuses names that are no stages.
-func checkStages(names []string) error {
-	for _, s := range names {
-		if !slices.Contains(pipeline.Stages, s) {
-			return errUsage{fmt.Errorf("no stage %q; the stages are %s", s, strings.Join(pipeline.Stages, ", "))}
-		}
-	}
-	return nil
-}
-
 // runPipeline is `quartet run [STAGE…]`.
 func runPipeline(ctx context.Context, args []string, std streams) error {
 	f := flags("run", "[STAGE…]", std)
@@ -40,9 +29,6 @@ func runPipeline(ctx context.Context, args []string, std streams) error {
 	dir := workspaceFlag(f)
 	stages, err := parse(f, args)
 	if err != nil {
-		return err
-	}
-	if err := checkStages(stages); err != nil {
 		return err
 	}
 	r.dir, r.stages = *dir, stages
@@ -72,6 +58,9 @@ func (r *order) work(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	if err := w.CheckStages(r.stages); err != nil {
+		return errUsage{err}
+	}
 	if r.detach && r.foreground {
 		return errUsage{errors.New("--detach leaves the run to the worker, which --foreground does without")}
 	}
@@ -88,7 +77,7 @@ func (r *order) work(ctx context.Context, std streams) error {
 	}
 	switch {
 	case c == nil:
-		err = pipeline.Run(ctx, w, pipeline.Options{Stages: r.stages, Force: r.force, Source: source()}, sink)
+		err = pipeline.Run(ctx, w, pipeline.Options{Stages: r.stages, Force: r.force, Source: source(), Uploader: uploader{}}, sink)
 	case r.detach:
 		if err := c.Run(ctx, client.RunRequest{Stages: r.stages, Force: r.force}); err != nil {
 			return err
@@ -123,12 +112,12 @@ func runPlan(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
-	if err := checkStages(stages); err != nil {
-		return err
-	}
 	w, err := pipeline.Open(*dir)
 	if err != nil {
 		return err
+	}
+	if err := w.CheckStages(stages); err != nil {
+		return errUsage{err}
 	}
 	parts, err := pipeline.Predict(w, pipeline.Options{Stages: stages})
 	if err != nil {

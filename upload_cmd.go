@@ -35,7 +35,7 @@ func runUpload(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
-	u, err := w.Upload(rest[0])
+	u, err := w.Outgoing(rest[0])
 	if err != nil {
 		return err
 	}
@@ -52,30 +52,49 @@ func runUpload(ctx context.Context, args []string, std streams) error {
 		listUpload(std, files, rest[1])
 		return nil
 	}
-	store, err := hub.Open(ctx, rest[1], hub.Options{
-		State: u.State, Client: hub.New(hub.Environment(os.Getenv)), Public: *public,
-		Show: func(address, code string) {
-			say(event.Log, fmt.Sprintf("open %s on any device and enter the code %s", address, code))
-		},
-	})
+	meter := event.NewMeter("bytes", func(e event.Event) { e.Time = time.Now(); show(e) })
+	address, err := send(ctx, u, files, rest[1], *public, meter.Label, func(line string) { say(event.Log, line) })
 	if err != nil {
 		return err
 	}
-	defer store.Close()
-	meter := event.NewMeter("bytes", func(e event.Event) { e.Time = time.Now(); show(e) })
-	if err := hub.Upload(ctx, store, files, meter.Label); err != nil {
-		return err
-	}
-	place := store.String()
-	if p, ok := store.(interface{ Page() string }); ok {
-		place = p.Page()
-	}
-	say(event.Log, fmt.Sprintf("%s of %s at %s", counted(len(files)), rest[0], place))
+	say(event.Log, fmt.Sprintf("%s of %s at %s", counted(len(files)), rest[0], address))
 	return nil
 }
 
+// uploader is the upload of the pipeline's stage.
+type uploader struct{}
+
+func (uploader) Upload(ctx context.Context, o pipeline.Outgoing, dest string, public bool, told func(string, int64, int64), say func(string)) (string, error) {
+	files, err := filesOf(o, dest)
+	if err != nil {
+		return "", err
+	}
+	return send(ctx, o, files, dest, public, told, say)
+}
+
+// send puts a variant's files in a place and returns its address.
+func send(ctx context.Context, o pipeline.Outgoing, files []hub.LocalFile, dest string, public bool, told func(string, int64, int64), say func(string)) (address string, err error) {
+	store, err := hub.Open(ctx, dest, hub.Options{
+		State: o.State, Client: hub.New(hub.Environment(os.Getenv)), Public: public,
+		Show: func(address, code string) {
+			say(fmt.Sprintf("open %s on any device and enter the code %s", address, code))
+		},
+	})
+	if err != nil {
+		return "", err
+	}
+	defer store.Close()
+	if err := hub.Upload(ctx, store, files, told); err != nil {
+		return "", err
+	}
+	if p, ok := store.(interface{ Page() string }); ok {
+		return p.Page(), nil
+	}
+	return store.String(), nil
+}
+
 // filesOf are the files to send: the variant's, and for the hub a model card where the variant has none.
-func filesOf(u pipeline.Upload, dest string) ([]hub.LocalFile, error) {
+func filesOf(u pipeline.Outgoing, dest string) ([]hub.LocalFile, error) {
 	files, err := hub.LocalFiles(u.Dir)
 	if err != nil {
 		return nil, err

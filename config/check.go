@@ -22,6 +22,7 @@ func (c *Config) check(workspace string, report func(allowed string, keys ...str
 	c.checkPrompt(r)
 	c.checkTraining(r)
 	c.checkEvaluation(r)
+	c.checkUpload(workspace, r)
 	r.count("history.keep", c.History.Keep, 0, 10_000)
 	r.count("worker.idle_minutes", c.Worker.IdleMinutes, 0, 1_000_000)
 	r.oneOf("workbench.theme", c.Workbench.Theme, "auto", "dark", "light")
@@ -158,6 +159,38 @@ func (c *Config) checkPaths(workspace string, r rules) {
 		for _, w := range written {
 			at := resolve(workspace, w.path)
 			r.apart(in.key, w.key, from, at)
+		}
+	}
+}
+
+func (c *Config) checkUpload(workspace string, r rules) {
+	all := []struct{ key, to string }{
+		{"upload.base", c.Upload.Base}, {"upload.quantized", c.Upload.Quantized}, {"upload.lora", c.Upload.LoRA}, {"upload.lora_quantized", c.Upload.LoRAQuantized},
+	}
+	for i, u := range all {
+		if u.to == "" {
+			continue
+		}
+		scheme, rest, _ := strings.Cut(u.to, "://")
+		ok := rest != "" && strings.TrimSpace(u.to) == u.to && !strings.ContainsFunc(u.to, func(c rune) bool { return c < ' ' || c == 0x7f })
+		switch scheme {
+		case "hf":
+			ok = ok && hubID(rest)
+		case "s3", "gdrive", "zip":
+		default:
+			ok = false
+		}
+		r.that(u.key, ok, `hf://org/name, s3://bucket/prefix, gdrive://folder or zip://path, or "" for nowhere`)
+		for _, other := range all[:i] {
+			if other.to == u.to {
+				r.report("a place of its own for each variant", u.key, other.key)
+			}
+		}
+		if ok && scheme == "zip" {
+			p := c.Paths
+			for _, w := range []struct{ key, path string }{{"paths.base", p.Base}, {"paths.quantized", p.Quantized}, {"paths.lora", p.LoRA}, {"paths.lora_quantized", p.LoRAQuantized}} {
+				r.apart(u.key, w.key, resolve(workspace, rest), resolve(workspace, w.path))
+			}
 		}
 	}
 }

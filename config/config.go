@@ -22,6 +22,7 @@ type Config struct {
 	Prompt       Prompt       `toml:"prompt"`
 	Training     Training     `toml:"training"`
 	Evaluation   Evaluation   `toml:"evaluation"`
+	Upload       Upload       `toml:"upload"`
 	History      History      `toml:"history"`
 	Worker       Worker       `toml:"worker"`
 	Workbench    Workbench    `toml:"workbench"`
@@ -120,6 +121,18 @@ type Evaluation struct {
 	RepetitionPenalty float64  `toml:"repetition_penalty" stages:"evaluate"` // 1 for none
 	Batch             int      `toml:"batch" stages:"evaluate"`              // rows answered at once
 }
+
+// Upload is where variants go when they are made: hf://org/name, s3://bucket/prefix, gdrive://folder or zip://path, "" for nowhere.
+type Upload struct {
+	Base          string `toml:"base" stages:"upload"`
+	Quantized     string `toml:"quantized" stages:"upload"`
+	LoRA          string `toml:"lora" stages:"upload"`
+	LoRAQuantized string `toml:"lora_quantized" stages:"upload"`
+	Public        bool   `toml:"public" stages:"upload"` // a repository of the hub that is made for them
+}
+
+// Any reports whether some variant goes somewhere.
+func (u Upload) Any() bool { return u.Base+u.Quantized+u.LoRA+u.LoRAQuantized != "" }
 
 // History is what is kept of former runs.
 type History struct {

@@ -36,7 +36,7 @@ allowed: in [training]: num_epochs, batch_size, learning_rate, gradient_accumula
 config.toml:1:1: there is no key learning_rate; did you mean learning_rate in [training]?
     1 | learning_rate = 1e-4
       | ^^^^^^^^^^^^^
-allowed: seed, device, [model], [paths], [quantization], [lora], [dataset], [prompt], [training], [evaluation], [history], [worker], [workbench], [keys]`},
+allowed: seed, device, [model], [paths], [quantization], [lora], [dataset], [prompt], [training], [evaluation], [upload], [history], [worker], [workbench], [keys]`},
 		{"[lora]\nlora_alpha = 16", `
 config.toml:2:1: there is no key lora.lora_alpha; did you mean alpha?
     2 | lora_alpha = 16
@@ -52,6 +52,21 @@ config.toml:2:1: there is no key lora.seed; did you mean seed (above the first t
     2 | seed = 1
       | ^^^^
 allowed: in [lora]: r, alpha, dropout, target_modules, base, merge`},
+		{"[upload]\nlora = \"hf://phi-2-lora\"", `
+config.toml:2:8: upload.lora cannot be "hf://phi-2-lora"
+    2 | lora = "hf://phi-2-lora"
+      |        ^^^^^^^^^^^^^^^^^
+allowed: hf://org/name, s3://bucket/prefix, gdrive://folder or zip://path, or "" for nowhere`},
+		{"[upload]\nlora = \"ftp://me/phi-2-lora\"", `
+config.toml:2:8: upload.lora cannot be "ftp://me/phi-2-lora"
+    2 | lora = "ftp://me/phi-2-lora"
+      |        ^^^^^^^^^^^^^^^^^^^^^
+allowed: hf://org/name, s3://bucket/prefix, gdrive://folder or zip://path, or "" for nowhere`},
+		{"[upload]\nbase = \"s3://a/b\"\nlora = \"s3://a/b\"", `
+config.toml:3:8: upload.lora cannot be "s3://a/b"
+    3 | lora = "s3://a/b"
+      |        ^^^^^^^^^^
+allowed: a place of its own for each variant`},
 		{"[lora]\nR = 8", `
 config.toml:2:1: there is no key lora.R; did you mean r?
     2 | R = 8
@@ -66,7 +81,7 @@ allowed: in [lora]: r, alpha, dropout, target_modules, base, merge`},
 config.toml:1:2: there is no key loar; did you mean lora?
     1 | [loar]
       |  ^^^^
-allowed: seed, device, [model], [paths], [quantization], [lora], [dataset], [prompt], [training], [evaluation], [history], [worker], [workbench], [keys]`},
+allowed: seed, device, [model], [paths], [quantization], [lora], [dataset], [prompt], [training], [evaluation], [upload], [history], [worker], [workbench], [keys]`},
 		{`training.lora.r = 8`, `
 config.toml:1:10: there is no key training.lora; did you mean lora in [paths]?
     1 | training.lora.r = 8
@@ -76,17 +91,17 @@ allowed: in [training]: num_epochs, batch_size, learning_rate, gradient_accumula
 config.toml:1:1: there is no key x
     1 | x = 1979-05-27 07:32:00 # d
       | ^
-allowed: seed, device, [model], [paths], [quantization], [lora], [dataset], [prompt], [training], [evaluation], [history], [worker], [workbench], [keys]`},
+allowed: seed, device, [model], [paths], [quantization], [lora], [dataset], [prompt], [training], [evaluation], [upload], [history], [worker], [workbench], [keys]`},
 		{`"le arn" = 1`, `
 config.toml:1:1: there is no key "le arn"
     1 | "le arn" = 1
       | ^^^^^^^^
-allowed: seed, device, [model], [paths], [quantization], [lora], [dataset], [prompt], [training], [evaluation], [history], [worker], [workbench], [keys]`},
+allowed: seed, device, [model], [paths], [quantization], [lora], [dataset], [prompt], [training], [evaluation], [upload], [history], [worker], [workbench], [keys]`},
 		{`"" = 1`, `
 config.toml:1:1: there is no key ""
     1 | "" = 1
       | ^^
-allowed: seed, device, [model], [paths], [quantization], [lora], [dataset], [prompt], [training], [evaluation], [history], [worker], [workbench], [keys]`},
+allowed: seed, device, [model], [paths], [quantization], [lora], [dataset], [prompt], [training], [evaluation], [upload], [history], [worker], [workbench], [keys]`},
 		{`lora = { r = 8, aplha = 1 }`, `
 config.toml:1:17: there is no key lora.aplha; did you mean alpha?
     1 | lora = { r = 8, aplha = 1 }

@@ -8,7 +8,7 @@ import (
 )
 
 // Stages are the pipeline's stages in order, as Part and the stages tags name them.
-var Stages = []string{"base", "quantize", "lora", "lora_quantize", "evaluate"}
+var Stages = []string{"base", "quantize", "lora", "lora_quantize", "evaluate", "upload"}
 
 // Part is the canonical JSON of the keys that a stage's own work depends on, an object from key to value. Two
 // configurations with the same bytes give the same output from the same inputs. What a stage takes from the stages before

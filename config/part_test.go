@@ -104,8 +104,8 @@ func TestPartText(t *testing.T) {
 	if err != nil || string(got) != want {
 		t.Errorf("got %s (%v), want %s", got, err, want)
 	}
-	_, err = Default().Part("upload")
-	if want := `there is no stage "upload"; allowed: base, quantize, lora, lora_quantize, evaluate`; err == nil || err.Error() != want {
+	_, err = Default().Part("merge")
+	if want := `there is no stage "merge"; allowed: base, quantize, lora, lora_quantize, evaluate, upload`; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }

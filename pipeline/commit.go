@@ -150,12 +150,12 @@ func (d *digester) carry(it item) {
 // recoverAll ends what a crash left half done: it completes moves that were pending, puts former artefacts back where
 // a new one is not whole, and removes temporary folders.
 func (w *Workspace) recoverAll(d *digester, crash crashPoint) error {
-	for _, stage := range Stages {
+	for _, stage := range w.Stages() {
 		if err := w.recoverStage(d, stage, crash); err != nil {
 			return err
 		}
 	}
-	for _, stage := range Stages {
+	for _, stage := range w.Stages() {
 		for _, temp := range w.temporaries(stage) {
 			if err := os.RemoveAll(temp); err != nil {
 				return fmt.Errorf("remove %s, which a crash left: %w", temp, obstacle(err))
@@ -198,7 +198,7 @@ func (w *Workspace) tempPath(stage, run string) string {
 // because it is files in that folder that are replaced.
 func (w *Workspace) tempPlace(stage string) (dir, prefix string) {
 	folder := w.Path(w.folder(stage))
-	if stage == Evaluate {
+	if amongResults(stage) {
 		return folder, ".quartet-"
 	}
 	return filepath.Dir(folder), "." + filepath.Base(folder) + ".quartet-"

@@ -14,6 +14,7 @@ import (
 var keeps = map[string][]string{
 	LoRA:     {"adapter_config.json", "adapter_model.safetensors", trainingName},
 	Evaluate: {resultsName, reportName, pageName},
+	Upload:   {uploadsName},
 }
 
 // keepFormer moves what was replaced to the history. What the program did not make is kept whole, beside its place.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"quartet/config"
@@ -17,8 +18,9 @@ import (
 // look gathers the facts of all stages from the disk.
 func (w *Workspace) look(d *digester) ([]facts, error) {
 	working := w.working()
-	all := make([]facts, len(Stages))
-	for i, stage := range Stages {
+	stages := w.Stages()
+	all := make([]facts, len(stages))
+	for i, stage := range stages {
 		f, err := w.lookAt(d, stage)
 		if err != nil {
 			return nil, err
@@ -65,8 +67,11 @@ func (w *Workspace) lookAt(d *digester, stage string) (f facts, err error) {
 // occupied reports whether the place of a stage's artefact is taken.
 func (w *Workspace) occupied(stage string) bool {
 	dir := w.Path(w.folder(stage))
-	if stage == Evaluate {
+	switch stage {
+	case Evaluate:
 		return exists(filepath.Join(dir, resultsName)) || exists(filepath.Join(dir, reportName))
+	case Upload:
+		return exists(filepath.Join(dir, uploadsName))
 	}
 	return exists(dir)
 }
@@ -85,7 +90,11 @@ func (d *digester) present(dir string, recorded Tree) (found Tree) {
 func (w *Workspace) inputs(d *digester, stage string) map[string]input {
 	c, all := w.Config, map[string]input{}
 	for _, need := range w.needs(stage) {
-		all[need] = w.folderInput(d, w.folder(need))
+		if need == Evaluate {
+			all[need] = w.fileInput(d, resultsName, w.ResultsFile())
+		} else {
+			all[need] = w.folderInput(d, w.folder(need))
+		}
 	}
 	switch stage {
 	case Base:
@@ -185,12 +194,19 @@ func (w *Workspace) remember(d *digester) {
 	}
 }
 
-// CheckStages is an error that names the first of the asked stages that does not exist, nil where all do.
-func CheckStages(asked []string) error {
+// CheckStages is an error that names the first of the asked stages that the workspace has not, nil where it has all.
+func (w *Workspace) CheckStages(asked []string) error {
 	for _, stage := range asked {
-		if !slices.Contains(Stages, stage) {
-			return fmt.Errorf("there is no stage %q; allowed: base, quantize, lora, lora_quantize, evaluate", stage)
+		switch {
+		case slices.Contains(w.Stages(), stage):
+		case stage == Upload:
+			return errors.New("there is nothing to upload; name a variant's place in [upload] of config.toml")
+		default:
+			return fmt.Errorf("no stage %q; the stages are %s", stage, strings.Join(w.Stages(), ", "))
 		}
 	}
 	return nil
 }
+
+// amongResults reports whether a stage's artefact is files in the folder of the results, rather than a folder.
+func amongResults(stage string) bool { return stage == Evaluate || stage == Upload }

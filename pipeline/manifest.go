@@ -10,7 +10,7 @@ import (
 )
 
 // formats are the versions of what the stages make of the same input. Raising one makes that stage's artefacts stale.
-var formats = map[string]int{Base: 1, Quantize: 1, LoRA: 1, LoRAQuantize: 1, Evaluate: 1}
+var formats = map[string]int{Base: 1, Quantize: 1, LoRA: 1, LoRAQuantize: 1, Evaluate: 1, Upload: 1}
 
 // Manifest records a finished run of a stage: what it was made from and what it made.
 type Manifest struct {

@@ -74,7 +74,9 @@ type input struct {
 // for all. With force the asked ones run though they are fresh.
 func decide(all []facts, asked []string, force bool) Plan {
 	if len(asked) == 0 {
-		asked = Stages
+		for _, f := range all {
+			asked = append(asked, f.stage)
+		}
 	}
 	rerun := map[string]bool{} // stages that are not fresh, or are going to be forced
 	plan := make(Plan, len(all))

@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,6 +23,13 @@ import (
 // predict fills in what each stage of a plan will need: memory and disk from the model's shape, time from the stage's last
 // run, or where there was none from a short measurement of this machine.
 func (w *Workspace) predict(plan Plan, all []facts) {
+	if last := &plan[len(plan)-1]; last.Stage == Upload && last.Run {
+		var to []string
+		for _, d := range w.uploads() {
+			to = append(to, variantNames[d.stage]+" to "+d.to)
+		}
+		last.Reason = join([]string{last.Reason, strings.Join(to, ", ")})
+	}
 	mc, ok := w.modelConfig()
 	if !ok {
 		return
@@ -40,6 +48,8 @@ func (w *Workspace) predict(plan Plan, all []facts) {
 			p.DiskBytes, p.Memory = s.nf4, event.Uses{"weights": 11 * s.largest}
 		case Evaluate:
 			p.DiskBytes, p.Memory = int64(s.heldOut)*4096, s.evaluation
+		case Upload:
+			p.DiskBytes, p.Memory = 4096, event.Uses{"other": 64 << 20}
 		}
 		if m := all[i].manifest; m != nil && m.Seconds > 0 {
 			p.Seconds = m.Seconds
@@ -48,7 +58,7 @@ func (w *Workspace) predict(plan Plan, all []facts) {
 			}
 			continue
 		}
-		if plan[i].Run {
+		if plan[i].Run && plan[i].Stage != Upload { // whose line nobody knows
 			p.Seconds = s.seconds(plan[i].Stage, speedOf(w.Config.Device))
 		}
 	}

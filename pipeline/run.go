@@ -33,6 +33,8 @@ type Options struct {
 	Lock *Lock
 	// Source brings a base model and a dataset of the hub; nil where nothing can be downloaded.
 	Source Source
+	// Uploader takes variants elsewhere; nil where nothing can be uploaded.
+	Uploader Uploader
 
 	crash crashPoint // of tests
 }
@@ -44,11 +46,14 @@ type Options struct {
 // cancelled, training leaves a checkpoint that the next run goes on from, and the error wraps ctx's. A workspace in which
 // another process works is a Locked error.
 func Run(ctx context.Context, w *Workspace, o Options, sink event.Sink) (err error) {
-	if err := CheckStages(o.Stages); err != nil {
+	if err := w.CheckStages(o.Stages); err != nil {
 		return err
 	}
 	if o.Source == nil {
 		o.Source = noSource{}
+	}
+	if o.Uploader == nil {
+		o.Uploader = noUploader{}
 	}
 	if o.crash == nil {
 		o.crash = func(string) {}
@@ -370,7 +375,7 @@ func (j *job) make(ctx context.Context, m mark) (pending, error) {
 	j.figures["disk_bytes"] = float64(tree.Bytes())
 	p.Manifest.Outputs, p.Temp = tree, j.temp
 	p.Items = []item{{j.temp, target, tree.digest()}}
-	if j.stage == Evaluate {
+	if amongResults(j.stage) {
 		p.Items = nil
 		for _, f := range tree {
 			p.Items = append(p.Items, item{filepath.Join(j.temp, f.Name), filepath.Join(target, f.Name), f.Digest})
@@ -405,8 +410,8 @@ func (j *job) former(target string) *former {
 	}
 	f := &former{Manifest: *j.manifest}
 	names := every
-	if j.stage == Evaluate {
-		names = func(name string) bool { return slices.Contains(keeps[Evaluate], name) }
+	if amongResults(j.stage) {
+		names = func(name string) bool { return slices.Contains(keeps[j.stage], name) }
 	}
 	now, err := j.d.tree(target, names)
 	f.Foreign = err != nil

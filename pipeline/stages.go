@@ -18,7 +18,7 @@ import (
 
 // works are what the stages do: each writes its artefact into the job's temporary folder.
 var works = map[string]func(context.Context, *job) error{
-	Base: makeBase, Quantize: makeQuantized, LoRA: makeLoRA, LoRAQuantize: makeLoRAQuantized, Evaluate: evaluate,
+	Base: makeBase, Quantize: makeQuantized, LoRA: makeLoRA, LoRAQuantize: makeLoRAQuantized, Evaluate: evaluate, Upload: upload,
 }
 
 // adopts reports whether the base model is taken as it lies there: a model of the hub that the user put in place.

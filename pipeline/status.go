@@ -5,7 +5,7 @@ import "quartet/event"
 // Predict tells what a run with these options would do and why, and what each of its stages would need. It changes nothing
 // on disk but the memory of digests.
 func Predict(w *Workspace, o Options) ([]event.PlanPart, error) {
-	if err := CheckStages(o.Stages); err != nil {
+	if err := w.CheckStages(o.Stages); err != nil {
 		return nil, err
 	}
 	_, plan, err := w.plan(o)

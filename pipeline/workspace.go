@@ -9,6 +9,7 @@ package pipeline
 
 import (
 	"path/filepath"
+	"slices"
 
 	"quartet/config"
 )
@@ -20,10 +21,19 @@ const (
 	LoRA         = "lora"
 	LoRAQuantize = "lora_quantize"
 	Evaluate     = "evaluate"
+	Upload       = "upload" // only where the configuration names a place
 )
 
-// Stages are all stages, in order.
+// Stages are the stages of every workspace, in order.
 var Stages = []string{Base, Quantize, LoRA, LoRAQuantize, Evaluate}
+
+// Stages are the workspace's, in order.
+func (w *Workspace) Stages() []string {
+	if !w.Config.Upload.Any() {
+		return Stages
+	}
+	return append(slices.Clone(Stages), Upload)
+}
 
 // Names of what the program writes into the artefacts' folders besides the formats' own files.
 const (
@@ -31,6 +41,7 @@ const (
 	resultsName  = "results.json"
 	reportName   = "report.md"
 	pageName     = "report.html"
+	uploadsName  = "uploads.json"
 )
 
 // Workspace is a folder with a configuration, in which the pipeline works.
@@ -76,7 +87,7 @@ func (w *Workspace) ResultsFile() string {
 // folder is a stage's artefact, as the configuration spells it.
 func (w *Workspace) folder(stage string) string {
 	p := w.Config.Paths
-	return map[string]string{Base: p.Base, Quantize: p.Quantized, LoRA: p.LoRA, LoRAQuantize: p.LoRAQuantized, Evaluate: p.Results}[stage]
+	return map[string]string{Base: p.Base, Quantize: p.Quantized, LoRA: p.LoRA, LoRAQuantize: p.LoRAQuantized, Evaluate: p.Results, Upload: p.Results}[stage]
 }
 
 // needs are the stages whose artefacts a stage reads.
@@ -93,6 +104,16 @@ func (w *Workspace) needs(stage string) []string {
 		return []string{Base, LoRA}
 	case Evaluate:
 		return []string{Base, Quantize, LoRA, LoRAQuantize}
+	case Upload:
+		var needs []string
+		card := false
+		for _, u := range w.uploads() {
+			needs, card = append(needs, u.stage), card || u.card()
+		}
+		if card {
+			needs = append(needs, Evaluate)
+		}
+		return needs
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	tea "charm.land/bubbletea/v2"
@@ -169,9 +170,9 @@ func (m *model) rerun(on bool) tea.Cmd {
 		m.notice = "a run is at work; " + m.keyOf("cancel") + " cancels it"
 		return nil
 	}
-	name := stageNames[m.selected]
+	name := m.state.names[m.selected]
 	stages := []string{name}
-	after := affected(name)
+	after := m.state.affected(name)
 	if on {
 		stages = append(stages, after...)
 	}
@@ -201,16 +202,15 @@ func (m *model) rerun(on bool) tea.Cmd {
 }
 
 // affected are the stages that depend on a stage.
-func affected(name string) []string {
+func (s *state) affected(name string) []string {
+	after := s.names[slices.Index(s.names, name)+1:]
 	switch name {
-	case "base":
-		return stageNames[1:]
-	case "quantize", "lora_quantize":
-		return []string{"evaluate"}
-	case "lora":
-		return []string{"lora_quantize", "evaluate"}
+	case "quantize":
+		return slices.DeleteFunc(slices.Clone(after), func(other string) bool { return other == "lora" || other == "lora_quantize" })
+	case uploadStage:
+		return nil
 	}
-	return nil
+	return after
 }
 
 // cancel ends the answers under way, or else the run; a run that would lose work is asked about.
@@ -270,7 +270,7 @@ func (m *model) copy() tea.Cmd {
 			return m.copyText(r.Table(120, false), "the table")
 		}
 	case stagesPane, stagePane:
-		return m.copyText(m.state.stages[stageNames[m.selected]].failure, "the reason")
+		return m.copyText(m.state.stages[m.state.names[m.selected]].failure, "the reason")
 	case logPane:
 		var out strings.Builder
 		for _, l := range m.state.lines {

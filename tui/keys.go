@@ -61,7 +61,7 @@ func bindings() []binding {
 		{"left", []string{"left"}, "the answer to the left; in help and lists: back", everywhere, func(m *model) tea.Cmd { return m.sideways(-1) }},
 		{"right", []string{"right"}, "the answer to the right", everywhere, func(m *model) tea.Cmd { return m.sideways(1) }},
 	}
-	for i, name := range stageNames {
+	for i, name := range append(slices.Clone(stageNames), uploadStage) {
 		all = append(all, binding{"stage_" + name, []string{fmt.Sprint(i + 1)}, "open stage " + name, everywhere, func(m *model) tea.Cmd { return m.openStage(i) }})
 	}
 	return append(all,

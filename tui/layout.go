@@ -99,7 +99,7 @@ func (m *model) tabs(w int) string {
 			if m.main != stagePane {
 				continue
 			}
-			name = " " + stageNames[m.selected] + " "
+			name = " " + m.state.names[m.selected] + " "
 		}
 		if tab.pane == m.main {
 			r = chosen
@@ -129,7 +129,7 @@ func (m *model) tabs(w int) string {
 func (m *model) pane(p pane, w, h int) (lines []string, cursor *tea.Cursor) {
 	switch p {
 	case stagesPane:
-		lines = append(m.stageRows(w), m.memory.lines(m, w, max(h-len(stageNames), 0))...)
+		lines = append(m.stageRows(w), m.memory.lines(m, w, max(h-len(m.state.names), 0))...)
 	case lossPane:
 		lines = m.loss.lines(m, w, h)
 	case chatPane:
@@ -168,7 +168,7 @@ func (m *model) block(lines []string, w, h int) []string {
 func (m *model) tiny(w, h int) []string {
 	var lines []string
 	for i := range m.stageRows(max(w, 1)) {
-		if name := stageNames[i]; i < h {
+		if name := m.state.names[i]; i < h {
 			lines = append(lines, m.theme.line(w).add(plain, name[:1]+" "+m.state.stages[name].plan.State).String())
 		}
 	}
@@ -194,7 +194,7 @@ func (m *model) scroll(lines int) tea.Cmd {
 	}
 	switch m.focus {
 	case stagesPane:
-		m.selected = max(0, min(m.selected+lines, len(stageNames)-1))
+		m.selected = max(0, min(m.selected+lines, len(m.state.names)-1))
 	case chatPane:
 		m.chat.scroll(lines)
 	case resultsPane:
@@ -246,6 +246,10 @@ func (m *model) show(p pane) tea.Cmd {
 }
 
 func (m *model) openStage(i int) tea.Cmd {
+	if i >= len(m.state.names) {
+		m.notice = "nothing is to be uploaded; [upload] in config.toml names places"
+		return nil
+	}
 	m.selected = i
 	m.stage.from = 0
 	m.setFocus(stagePane)
@@ -267,7 +271,7 @@ func (m *model) click(x, y int) {
 		first = 2
 	}
 	switch top := 1 + len(m.top(m.width, m.height)); {
-	case y >= first && y < first+len(stageNames):
+	case y >= first && y < first+len(m.state.names):
 		m.openStage(y - first)
 	case y == top:
 		at := 1

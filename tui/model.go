@@ -344,7 +344,7 @@ func (m *model) gone(err error) {
 
 // selectWorking moves the selection to the stage at work.
 func (m *model) selectWorking() {
-	for i, name := range stageNames {
+	for i, name := range m.state.names {
 		if m.state.stages[name].running() {
 			m.selected = i
 		}

@@ -10,8 +10,8 @@ import (
 
 // stageRows are the stages, one a line: number, name, state, how far it is or what came out, and its size.
 func (m *model) stageRows(w int) []string {
-	rows := make([]string, len(stageNames))
-	for i, name := range stageNames {
+	rows := make([]string, len(m.state.names))
+	for i, name := range m.state.names {
 		rows[i] = m.stageRow(i, m.state.stages[name], w)
 	}
 	return rows
@@ -24,7 +24,7 @@ func (m *model) stageRow(i int, st *stage, w int) string {
 	if i == m.selected {
 		mark, r = t.glyph.mark, strong
 	}
-	l.add(accent, mark).add(dim, fmt.Sprint(i+1, " ")).add(r, stageNames[i]).to(18)
+	l.add(accent, mark).add(dim, fmt.Sprint(i+1, " ")).add(r, m.state.names[i]).to(18)
 	state, look := st.plan.State, dim
 	switch state {
 	case "":
@@ -135,7 +135,7 @@ func outcome(st *stage) string {
 
 // stageLines are all that is known of the selected stage.
 func (m *model) stageLines(w, h int) []string {
-	t, name := m.theme, stageNames[m.selected]
+	t, name := m.theme, m.state.names[m.selected]
 	st := m.state.stages[name]
 	var all []string
 	field := func(label string, r role, text string) {
@@ -197,4 +197,5 @@ var stageHelp = map[string]string{
 	"lora":          "trains the LoRA adapter on the dataset's rows",
 	"lora_quantize": "merges the adapter into the base and makes it 4-bit",
 	"evaluate":      "measures the four variants on rows that training never saw",
+	uploadStage:     "takes variants to the places that [upload] names",
 }

@@ -11,8 +11,10 @@ import (
 	"quartet/worker/client"
 )
 
-// stageNames are the stages in order.
+// stageNames are the stages of every workspace in order; uploadStage comes after them where something is to be uploaded.
 var stageNames = []string{"base", "quantize", "lora", "lora_quantize", "evaluate"}
+
+const uploadStage = "upload"
 
 // stage is what is known of one stage.
 type stage struct {
@@ -34,6 +36,7 @@ type state struct {
 	info    client.Info
 	seq     int64
 	stages  map[string]*stage
+	names   []string // of the stages, in order
 	curve   *curve
 	results *eval.Results
 	preview *event.PreviewPart
@@ -57,7 +60,7 @@ const logLimit = 5000
 func newState() *state {
 	s := &state{stages: map[string]*stage{}, curve: newCurve()}
 	for _, name := range stageNames {
-		s.stages[name] = &stage{plan: event.PlanPart{Stage: name}}
+		s.add(name)
 	}
 	return s
 }
@@ -95,9 +98,16 @@ func stateOf(snap *client.Snapshot) *state {
 	return s
 }
 
+func (s *state) add(name string) {
+	s.names, s.stages[name] = append(s.names, name), &stage{plan: event.PlanPart{Stage: name}}
+}
+
 // plan takes over how the stages stand.
 func (s *state) plan(parts []event.PlanPart) {
 	for _, p := range parts {
+		if p.Stage == uploadStage && s.stages[p.Stage] == nil {
+			s.add(p.Stage)
+		}
 		if st := s.stages[p.Stage]; st != nil {
 			st.plan = p
 			if p.State == "failed" && st.failure == "" {
@@ -191,7 +201,7 @@ func (s *state) note(e event.Event, r role, text string) {
 
 // at is the stage at work, "" for none.
 func (s *state) at() string {
-	for _, name := range stageNames {
+	for _, name := range s.names {
 		if s.stages[name].running() {
 			return name
 		}

@@ -216,7 +216,7 @@ func TestWorkspaceIsServed(t *testing.T) {
 		err  error
 		want string
 	}{
-		{"stage", s.Run(t.Context(), client.RunRequest{Stages: []string{"loar"}}), `there is no stage "loar"`},
+		{"stage", s.Run(t.Context(), client.RunRequest{Stages: []string{"loar"}}), `no stage "loar"`},
 		{"variant", s.Chat(t.Context(), client.ChatRequest{Prompt: "a", Variants: []string{"loar"}}, func(client.ChatEvent) {}), `no variant "loar"`},
 	} {
 		if c.err == nil || !strings.Contains(c.err.Error(), c.want) {

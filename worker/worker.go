@@ -27,8 +27,9 @@ const grace = 4 * time.Second
 
 // Options are what a worker is started with.
 type Options struct {
-	Source pipeline.Source // of models and datasets that are not here
-	Log    *log.Logger     // what goes wrong, and what was asked
+	Source   pipeline.Source   // of models and datasets that are not here
+	Uploader pipeline.Uploader // of variants
+	Log      *log.Logger       // what goes wrong, and what was asked
 }
 
 // worker is the process's one worker.
@@ -199,7 +200,7 @@ func (w *worker) run(r client.RunRequest) error {
 	if err != nil {
 		return err
 	}
-	if err := pipeline.CheckStages(r.Stages); err != nil {
+	if err := workspace.CheckStages(r.Stages); err != nil {
 		return err
 	}
 	w.mu.Lock()
@@ -232,7 +233,7 @@ func (w *worker) work(ctx context.Context, workspace *pipeline.Workspace, r clie
 	defer leave()
 	last := event.Event{Kind: event.RunDone}
 	err := pipeline.Run(ctx, workspace, pipeline.Options{
-		Stages: r.Stages, Force: r.Force, Source: w.o.Source, Lock: w.lock, Turn: &w.device.turn, Others: w.device.turn.handovers, Backend: open,
+		Stages: r.Stages, Force: r.Force, Source: w.o.Source, Uploader: w.o.Uploader, Lock: w.lock, Turn: &w.device.turn, Others: w.device.turn.handovers, Backend: open,
 	}, func(e event.Event) {
 		if e.Kind == event.RunDone {
 			last = e
