@@ -33,7 +33,7 @@ func commands() []command {
 	return []command{
 		{"demo", "[DIR]", "the whole pipeline on the embedded model, in ./quartet-demo unless DIR is given", runDemo},
 		{"plan", "[STAGE…]", "what would run and why, with predicted memory, disk and time, and what is to be downloaded", runPlan},
-		{"run", "[STAGE…]", "run what is stale: base, quantize, lora, lora_quantize, evaluate; goes on when the terminal closes", runPipeline},
+		{"run", "[STAGE…]", "run what is stale: base, quantize, lora, lora_quantize, evaluate, upload if configured; goes on when the terminal closes", runPipeline},
 		{"attach", "", "follow what the worker does, line by line", runAttach},
 		{"status", "", "the state of each stage, and of the worker", runStatus},
 		{"stop", "", "end the worker; a training keeps its checkpoint", runStop},

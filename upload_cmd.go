@@ -53,7 +53,9 @@ func runUpload(ctx context.Context, args []string, std streams) error {
 		return nil
 	}
 	meter := event.NewMeter("bytes", func(e event.Event) { e.Time = time.Now(); show(e) })
-	address, err := send(ctx, u, files, rest[1], *public, meter.Label, func(line string) { say(event.Log, line) })
+	address, err := send(ctx, u, files, rest[1], *public, meter.Label, func(address, code string) {
+		say(event.Log, fmt.Sprintf("open %s on any device and enter the code %s", address, code))
+	})
 	if err != nil {
 		return err
 	}
@@ -64,22 +66,17 @@ func runUpload(ctx context.Context, args []string, std streams) error {
 // uploader is the upload of the pipeline's stage.
 type uploader struct{}
 
-func (uploader) Upload(ctx context.Context, o pipeline.Outgoing, dest string, public bool, told func(string, int64, int64), say func(string)) (string, error) {
+func (uploader) Upload(ctx context.Context, o pipeline.Outgoing, dest string, public bool, told func(string, int64, int64)) (string, error) {
 	files, err := filesOf(o, dest)
 	if err != nil {
 		return "", err
 	}
-	return send(ctx, o, files, dest, public, told, say)
+	return send(ctx, o, files, dest, public, told, nil)
 }
 
-// send puts a variant's files in a place and returns its address.
-func send(ctx context.Context, o pipeline.Outgoing, files []hub.LocalFile, dest string, public bool, told func(string, int64, int64), say func(string)) (address string, err error) {
-	store, err := hub.Open(ctx, dest, hub.Options{
-		State: o.State, Client: hub.New(hub.Environment(os.Getenv)), Public: public,
-		Show: func(address, code string) {
-			say(fmt.Sprintf("open %s on any device and enter the code %s", address, code))
-		},
-	})
+// send puts a variant's files in a place and returns its address. show is told how to sign in; nil where nobody could.
+func send(ctx context.Context, o pipeline.Outgoing, files []hub.LocalFile, dest string, public bool, told func(string, int64, int64), show func(address, code string)) (address string, err error) {
+	store, err := hub.Open(ctx, dest, hub.Options{State: o.State, Client: hub.New(hub.Environment(os.Getenv)), Public: public, Show: show})
 	if err != nil {
 		return "", err
 	}

@@ -26,9 +26,20 @@ func PlanText(plan []event.PlanPart) string {
 		if p.FetchBytes > 0 {
 			why += " (" + Bytes(p.FetchBytes) + ")"
 		}
+		for _, u := range p.Uploads {
+			why += ", " + UploadText(u)
+		}
 		fmt.Fprintf(&out, "%s\n", strings.TrimRight(fmt.Sprintf("%-14s %-12s %-5s %9s %9s %8s  %s", p.Stage, p.State, runs, Bytes(p.MemoryBytes), Bytes(p.DiskBytes), seconds, visible.Line(why)), " "))
 	}
 	return out.String()
+}
+
+// UploadText says what goes where.
+func UploadText(u event.UploadPart) string {
+	if u.Bytes == 0 {
+		return u.Variant + " to " + u.To
+	}
+	return fmt.Sprintf("%s (%s) to %s", u.Variant, Bytes(u.Bytes), u.To)
 }
 
 // Bytes is a size in decimal units, "–" for none.

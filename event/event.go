@@ -120,6 +120,15 @@ type PlanPart struct {
 	Seconds     float64 `json:"seconds,omitempty"`      // predicted
 	Fetch       string  `json:"fetch,omitempty"`        // the model or dataset of the hub that the stage fetches first
 	FetchBytes  int64   `json:"fetch_bytes,omitempty"`  // what of it is still to come, 0 where that is not known
+
+	Uploads []UploadPart `json:"uploads,omitempty"` // what the stage takes elsewhere
+}
+
+// UploadPart is a variant that goes somewhere.
+type UploadPart struct {
+	Variant string `json:"variant"`
+	To      string `json:"to"`              // hf://org/name, s3://bucket/prefix, gdrive://folder or zip://path
+	Bytes   int64  `json:"bytes,omitempty"` // of the variant, predicted where it is to be made; 0 where that is not known
 }
 
 // Float is a number that may be infinite or not a number, which JSON has no spelling for: it is written as null.

@@ -71,6 +71,9 @@ var userCode = regexp.MustCompile(`^[A-Za-z0-9-]{4,40}$`)
 
 // ask shows the user a code and waits for the leave.
 func (l *login) ask(ctx context.Context) (string, error) {
+	if l.show == nil {
+		return "", errors.New("nobody has let the program into Google Drive yet; `quartet upload` to a gdrive:// address asks for that, once")
+	}
 	g, err := l.post(ctx, "/device/code", url.Values{"scope": {"https://www.googleapis.com/auth/drive.file"}})
 	if err != nil {
 		return "", err

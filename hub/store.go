@@ -68,7 +68,7 @@ type Options struct {
 	State  string                     // folder in which an unfinished upload keeps what it needs to go on
 	Client *Client                    // of the Hugging Face Hub
 	Public bool                       // a repository of the hub is public
-	Show   func(address, code string) // told where and with which code the user lets the program into Google Drive
+	Show   func(address, code string) // told where and with which code the user lets the program into Google Drive; nil where nobody could be asked
 }
 
 // Open is the place that an address names: hf://org/name, s3://bucket/prefix, gdrive://folder or zip://path.

@@ -35,6 +35,8 @@ type StagePlan struct {
 	Reason string // in words, "" where there is nothing to say
 	Run    bool   // whether the run would do it; a stage after one that runs may turn out fresh after all
 	Fetch  string // what of the hub it fetches first, "" for nothing
+
+	Uploads []event.UploadPart // what it takes elsewhere
 	Prediction
 }
 

@@ -5,7 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,13 +23,7 @@ import (
 // predict fills in what each stage of a plan will need: memory and disk from the model's shape, time from the stage's last
 // run, or where there was none from a short measurement of this machine.
 func (w *Workspace) predict(plan Plan, all []facts) {
-	if last := &plan[len(plan)-1]; last.Stage == Upload && last.Run {
-		var to []string
-		for _, d := range w.uploads() {
-			to = append(to, variantNames[d.stage]+" to "+d.to)
-		}
-		last.Reason = join([]string{last.Reason, strings.Join(to, ", ")})
-	}
+	defer w.predictUploads(plan, all)
 	mc, ok := w.modelConfig()
 	if !ok {
 		return
@@ -61,6 +55,22 @@ func (w *Workspace) predict(plan Plan, all []facts) {
 		if plan[i].Run && plan[i].Stage != Upload { // whose line nobody knows
 			p.Seconds = s.seconds(plan[i].Stage, speedOf(w.Config.Device))
 		}
+	}
+}
+
+// predictUploads fills in what a plan's last stage takes elsewhere.
+func (w *Workspace) predictUploads(plan Plan, all []facts) {
+	last := &plan[len(plan)-1]
+	if last.Stage != Upload || !last.Run {
+		return
+	}
+	for _, d := range w.uploads() {
+		at := slices.IndexFunc(all, func(f facts) bool { return f.stage == d.stage })
+		bytes := plan[at].DiskBytes
+		if !plan[at].Run {
+			bytes = all[at].found.Bytes()
+		}
+		last.Uploads = append(last.Uploads, event.UploadPart{Variant: variantNames[d.stage], To: d.to, Bytes: bytes})
 	}
 }
 

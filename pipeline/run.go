@@ -176,7 +176,7 @@ func (p Plan) parts() []event.PlanPart {
 	for i, s := range p {
 		parts[i] = event.PlanPart{
 			Stage: s.Stage, State: string(s.State), Reason: s.Reason, Run: s.Run,
-			MemoryBytes: s.Memory.Total(), Memory: s.Memory, DiskBytes: s.DiskBytes, Seconds: s.Seconds, Fetch: s.Fetch,
+			MemoryBytes: s.Memory.Total(), Memory: s.Memory, DiskBytes: s.DiskBytes, Seconds: s.Seconds, Fetch: s.Fetch, Uploads: s.Uploads,
 		}
 	}
 	return parts
@@ -206,10 +206,10 @@ func (r *runner) update(ctx context.Context, f facts, s StagePlan, need Predicti
 
 // fail records and reports why a stage ended, in one line. What the stage had written is removed.
 func (r *runner) fail(ctx context.Context, j *job, m mark, err error) error {
-	stopped := ctx.Err() != nil && errors.Is(err, ctx.Err())
+	stopped := ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx)))
 	line := strings.ReplaceAll(err.Error(), "\n", "; ")
 	if stopped {
-		line = strings.TrimSuffix(line, ": "+ctx.Err().Error())
+		line = strings.TrimSuffix(strings.TrimSuffix(line, ": "+ctx.Err().Error()), ": "+context.Cause(ctx).Error())
 	}
 	m.Error, m.Stopped = line, stopped
 	if exists(r.w.pendingPath(j.stage)) {

@@ -3,6 +3,8 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -12,14 +14,14 @@ import (
 type Uploader interface {
 	// Upload puts a variant in a place, hf://org/name, s3://bucket/prefix, gdrive://folder or zip://path, and returns the address
 	// under which people find it. What is there already is not sent again. told is told the file at hand and the bytes of all files
-	// that are there; say what the user has to do.
-	Upload(ctx context.Context, o Outgoing, dest string, public bool, told func(file string, done, total int64), say func(line string)) (address string, err error)
+	// that are there. It asks the user nothing: who is not signed in where that is needed gets an error that says how.
+	Upload(ctx context.Context, o Outgoing, dest string, public bool, told func(file string, done, total int64)) (address string, err error)
 }
 
 // noUploader is the uploader of a run that cannot upload.
 type noUploader struct{}
 
-func (noUploader) Upload(context.Context, Outgoing, string, bool, func(string, int64, int64), func(string)) (string, error) {
+func (noUploader) Upload(context.Context, Outgoing, string, bool, func(string, int64, int64)) (string, error) {
 	return "", errors.New("this run cannot upload; empty [upload] in config.toml")
 }
 
@@ -61,9 +63,14 @@ func upload(ctx context.Context, j *job) error {
 		if err != nil {
 			return err
 		}
+		if path, zip := strings.CutPrefix(d.to, "zip://"); zip {
+			if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+				return fmt.Errorf("make folder %s: %w", filepath.Dir(path), obstacle(err))
+			}
+		}
 		meter := j.meter("bytes")
 		told := func(file string, done, total int64) { meter.Label(variant+"/"+file, done, total) }
-		address, err := j.o.Uploader.Upload(ctx, o, d.to, j.w.Config.Upload.Public, told, j.warn)
+		address, err := j.o.Uploader.Upload(ctx, o, d.to, j.w.Config.Upload.Public, told)
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,7 +17,7 @@ type fakeUploader struct {
 	fail error
 }
 
-func (f *fakeUploader) Upload(ctx context.Context, o Outgoing, dest string, public bool, told func(string, int64, int64), say func(string)) (string, error) {
+func (f *fakeUploader) Upload(ctx context.Context, o Outgoing, dest string, public bool, told func(string, int64, int64)) (string, error) {
 	if f.fail != nil {
 		return "", f.fail
 	}
@@ -93,8 +94,17 @@ func TestUploadStagePlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	last := parts[len(parts)-1]
-	if want := "not made yet, lora to hf://me/lora, lora_quantized to zip://" + w.Path("backup/lora.zip"); last.Stage != Upload || last.Reason != want {
-		t.Errorf("the plan ends with %s: %s; want %s", last.Stage, last.Reason, want)
+	if last.Stage != Upload || last.Reason != "not made yet" {
+		t.Errorf("the plan ends with %s: %s", last.Stage, last.Reason)
+	}
+	want := []event.UploadPart{{Variant: "lora", To: "hf://me/lora", Bytes: 122_880}, {Variant: "lora_quantized", To: "zip://" + w.Path("backup/lora.zip"), Bytes: 2_287_424}}
+	if !slices.Equal(last.Uploads, want) {
+		t.Errorf("it takes %+v; want %+v", last.Uploads, want)
+	}
+	runAll(t, w, Options{Uploader: &fakeUploader{}})
+	remove(t, w.Path("results/uploads.json"))
+	if parts, err = Predict(w, Options{}); err != nil || len(parts[5].Uploads) != 2 || parts[5].Uploads[0].Bytes == 0 || parts[5].Uploads[0].Bytes == want[0].Bytes {
+		t.Errorf("of what is there it takes %+v, %v", parts[5].Uploads, err)
 	}
 	if err := w.CheckStages([]string{Upload}); err != nil {
 		t.Error(err)

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"quartet/console"
 	"quartet/event"
 )
 
@@ -152,6 +153,12 @@ func (m *model) stageLines(w, h int) []string {
 	field("what", plain, stageHelp[name])
 	field("state", strong, st.plan.State)
 	field("why", plain, t.safe(st.plan.Reason))
+	if st.plan.FetchBytes > 0 {
+		field("to fetch", plain, t.safe(st.plan.Fetch)+", "+size(st.plan.FetchBytes))
+	}
+	for _, u := range st.plan.Uploads {
+		field("to send", plain, t.safe(console.UploadText(u)))
+	}
 	if st.failure != "" && (st.plan.State == "failed" || st.plan.State == "interrupted") {
 		field("reason", bad, t.safe(st.failure))
 		field("remedy", accent, fmt.Sprintf("mend what the line above names (%s opens the settings, %s the log), then press %s", m.keyOf("settings"), m.keyOf("log"), m.keyOf("run")))
