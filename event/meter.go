@@ -13,7 +13,8 @@ type Meter struct {
 	emit              func(Event)
 	unit              string
 	started, reported time.Time
-	from              int64 // the first count
+	from              int64  // the first count
+	label             string // of the last report
 }
 
 // NewMeter is a meter that counts in a unit ("bytes", "rows") and gives its events to emit.
@@ -30,16 +31,16 @@ func (m *Meter) Until(ctx context.Context) func(done, total int64) error {
 	}
 }
 
-// Label is At with the name of what is being done.
+// Label is At with the name of what is being done. The first count under a name is always reported.
 func (m *Meter) Label(label string, done, total int64) {
 	now := time.Now()
 	if m.started.IsZero() {
 		m.started, m.from = now, done
 	}
-	if now.Sub(m.reported) < reportEvery && done != total {
+	if now.Sub(m.reported) < reportEvery && done != total && label == m.label {
 		return
 	}
-	m.reported = now
+	m.reported, m.label = now, label
 	p := &ProgressPart{Label: label, Done: done, Total: total, Unit: m.unit}
 	if elapsed := now.Sub(m.started); elapsed >= reportEvery && done > m.from {
 		p.Rate = float64(done-m.from) / elapsed.Seconds()
