@@ -64,6 +64,10 @@ test-s3:
 transfers:
     QUARTET_CUTS=100 go test -tags gateway ./hub -run "Test(S3|Drive|Repository)Cuts|TestCutAnywhere" -v -timeout 2h
 
+# uploads of 2 GB to test servers on this machine, beside curl: throughput and memory
+transfer-bars:
+    go test -tags bars,gateway ./hub -run "Speed" -v -timeout 30m
+
 # the workbench's speed, bytes and memory on a pseudo-terminal and in tmux, as a table
 tui-bars:
     go test -tags bars ./tui -run '^TestBars$' -v

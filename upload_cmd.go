@@ -31,6 +31,9 @@ func runUpload(ctx context.Context, args []string, std streams) error {
 	if len(rest) != 2 {
 		return errUsage{errors.New("give a variant and a place, as in lora hf://me/phi-2-lora, s3://bucket/prefix, gdrive://folder or zip://lora.zip")}
 	}
+	if err := hub.CheckPlace(rest[1]); err != nil {
+		return err
+	}
 	w, err := pipeline.Open(*dir)
 	if err != nil {
 		return err

@@ -136,6 +136,9 @@ func (c *Client) broken(ctx context.Context, to *url.URL, err error) error {
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err
 	}
+	if quiet := (silent{}); errors.As(err, &quiet) {
+		return temporary{error: quiet}
+	}
 	var untrusted *tls.CertificateVerificationError
 	if errors.As(err, &untrusted) {
 		return fmt.Errorf("connect to %s: %w; install the certificate of your proxy or set HF_ENDPOINT", to.Host, untrusted)

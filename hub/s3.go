@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net/http"
 	"os"
@@ -16,9 +17,11 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -28,7 +31,7 @@ import (
 // S3 is a place in a bucket of S3 or of a server that speaks its protocol. It is safe for concurrent use.
 //
 // Large files go in parts. What a killed upload has sent is taken as sent by the next one, which finds the upload's id in the
-// state folder and holds each part's SHA-256 against the file's. Nothing is deleted.
+// state folder and holds each part's CRC-32C against the file's. The server verifies it of each part, too. Nothing is deleted.
 type S3 struct {
 	bucket, prefix string
 	state          string // folder
@@ -43,6 +46,10 @@ var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
 // AWS tools' variables and files. Path-style addresses are used where the variable AWS_S3_PATH_STYLE is "1", and with any
 // endpoint of its own (AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL). What an unfinished upload needs to go on is kept in state.
 func OpenS3(ctx context.Context, dest, state string) (*S3, error) {
+	return openS3(ctx, dest, state, longestSilence)
+}
+
+func openS3(ctx context.Context, dest, state string, silence time.Duration) (*S3, error) {
 	rest, ok := strings.CutPrefix(dest, "s3://")
 	bucket, prefix, _ := strings.Cut(rest, "/")
 	prefix = strings.Trim(prefix, "/")
@@ -69,9 +76,18 @@ func OpenS3(ctx context.Context, dest, state string) (*S3, error) {
 	if cfg.RetryMaxAttempts == 0 { // AWS_MAX_ATTEMPTS is not set
 		cfg.RetryMaxAttempts = 6
 	}
+	transport, ok := cfg.HTTPClient.(*awshttp.BuildableClient) // with the certificates of AWS_CA_BUNDLE
+	if !ok {
+		transport = awshttp.NewBuildableClient()
+	}
 	client := s3.NewFromConfig(cfg, func(o *s3.Options) {
+		o.HTTPClient = &http.Client{
+			Transport:     watch{transport.GetTransport(), silence, longestThinking},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}
 		o.UsePathStyle = own || os.Getenv("AWS_S3_PATH_STYLE") == "1"
 		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+		o.ContinueHeaderThresholdBytes = 256 << 10 // a refusal is read rather than lost in a broken connection
 	})
 	return &S3{bucket: bucket, prefix: prefix, state: state, client: client, part: 8 << 20, workers: 3}, nil
 }
@@ -109,52 +125,65 @@ func (s *S3) put(ctx context.Context, name, local string, add func(int64)) error
 	if info.Size() <= most*s.part {
 		part = s.part
 	}
-	sums, err := digests(ctx, f, part)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", local, obstacle(err))
-	}
-	o := &object{S3: s, file: f, size: info.Size(), part: part, sums: sums, key: path.Join(s.prefix, name), add: add}
+	o := &object{S3: s, file: f, info: info, part: part, key: path.Join(s.prefix, name), add: add}
 	return o.send(ctx)
-}
-
-// sums are the SHA-256 of a file and of each of its parts.
-type sums struct {
-	whole string // in hexadecimal
-	parts [][]byte
-}
-
-func digests(ctx context.Context, f io.Reader, part int64) (sums, error) {
-	var all sums
-	whole := sha256.New()
-	for ctx.Err() == nil {
-		one := sha256.New()
-		n, err := io.Copy(io.MultiWriter(whole, one), io.LimitReader(f, part))
-		if err != nil {
-			return all, err
-		}
-		if n > 0 {
-			all.parts = append(all.parts, one.Sum(nil))
-		}
-		if n < part {
-			all.whole = hex.EncodeToString(whole.Sum(nil))
-			return all, nil
-		}
-	}
-	return all, ctx.Err()
 }
 
 // object is one file on its way.
 type object struct {
 	*S3
-	file       *os.File
-	size, part int64
-	sums       sums
-	key        string
-	add        func(int64)
+	file *os.File
+	info os.FileInfo
+	part int64 // bytes
+	key  string
+	add  func(int64)
 }
 
-// digestKey is the name of the object's metadata that holds its SHA-256 in hexadecimal.
-const digestKey = "sha256"
+func (o *object) size() int64 { return o.info.Size() }
+
+// parts is how many the file has, one where it is empty.
+func (o *object) parts() int { return int(max(1, (o.size()+o.part-1)/o.part)) }
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// checksum is the CRC-32C of a part as S3 writes it. The part is read in pieces that stay in the processor's caches.
+func (o *object) checksum(i int) (string, error) {
+	sum := crc32.New(castagnoli)
+	at := int64(i) * o.part
+	if _, err := io.CopyBuffer(sum, io.NewSectionReader(o.file, at, min(o.part, o.size()-at)), make([]byte, 256<<10)); err != nil {
+		return "", fmt.Errorf("read %s: %w", o.file.Name(), obstacle(err))
+	}
+	return base64.StdEncoding.EncodeToString(sum.Sum(nil)), nil
+}
+
+// whole is the checksum that S3 gives the object: that of the only part, or of the parts' checksums.
+func (o *object) whole(ctx context.Context) (string, error) {
+	if o.parts() == 1 {
+		return o.checksum(0)
+	}
+	parts := make([]types.CompletedPart, o.parts())
+	for i := range parts {
+		sum, err := o.checksum(i)
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return "", err
+		}
+		parts[i].ChecksumCRC32C = &sum
+	}
+	return composite(parts), nil
+}
+
+// composite is the checksum of the parts' checksums, which were computed here.
+func composite(parts []types.CompletedPart) string {
+	all := crc32.New(castagnoli)
+	for _, p := range parts {
+		sum, _ := base64.StdEncoding.DecodeString(*p.ChecksumCRC32C)
+		all.Write(sum)
+	}
+	return fmt.Sprintf("%s-%d", base64.StdEncoding.EncodeToString(all.Sum(nil)), len(parts))
+}
 
 // send makes the object what the file is.
 func (o *object) send(ctx context.Context) error {
@@ -163,10 +192,10 @@ func (o *object) send(ctx context.Context) error {
 		return err
 	}
 	if there {
-		o.add(o.size)
+		o.add(o.size())
 		return o.forget()
 	}
-	if len(o.sums.parts) <= 1 {
+	if o.parts() == 1 {
 		return o.sendWhole(ctx)
 	}
 	id, sent, err := o.resume(ctx)
@@ -182,14 +211,25 @@ func (o *object) send(ctx context.Context) error {
 // there tells whether the object is the file already. Any refusal is a no, for users who may write but not read, and because
 // such an answer has no reason in it: what is sent next brings one.
 func (o *object) there(ctx context.Context) (bool, error) {
-	head, err := o.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &o.bucket, Key: &o.key})
+	head, err := o.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &o.bucket, Key: &o.key, ChecksumMode: types.ChecksumModeEnabled})
 	if n := status(err); err != nil && n >= 400 && n < 500 {
 		return false, nil
 	}
 	if err != nil {
 		return false, o.explain(err)
 	}
-	return aws.ToInt64(head.ContentLength) == o.size && head.Metadata[digestKey] == o.sums.whole, nil
+	if aws.ToInt64(head.ContentLength) != o.size() || head.ChecksumCRC32C == nil {
+		return false, nil
+	}
+	sum, err := o.whole(ctx)
+	return err == nil && sameSum(*head.ChecksumCRC32C, sum), err
+}
+
+// sameSum compares checksums of objects. Some servers leave out of how many parts.
+func sameSum(a, b string) bool {
+	a, n, _ := strings.Cut(a, "-")
+	b, m, _ := strings.Cut(b, "-")
+	return a == b && (n == "" || m == "" || n == m)
 }
 
 // unsigned leaves the content out of the signature, so that it is read once; its checksum is a header, which is signed.
@@ -200,23 +240,22 @@ func unsigned(options *s3.Options) {
 }
 
 func (o *object) sendWhole(ctx context.Context) error {
-	sum, err := hex.DecodeString(o.sums.whole)
+	sum, err := o.checksum(0)
 	if err != nil {
 		return err
 	}
 	body := o.section(0)
-	_, err = o.client.PutObject(ctx, &s3.PutObjectInput{Bucket: &o.bucket, Key: &o.key, Body: body, ContentLength: &o.size,
-		ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(sum)), Metadata: map[string]string{digestKey: o.sums.whole}}, unsigned)
+	_, err = o.client.PutObject(ctx, &s3.PutObjectInput{Bucket: &o.bucket, Key: &o.key, Body: body, ContentLength: aws.Int64(o.size()), ChecksumCRC32C: &sum}, unsigned)
 	if err != nil {
 		body.undo()
 	}
 	return o.explain(err)
 }
 
-// note is the file in the state folder that holds the id of the object's upload. Its name is made of all that the upload
-// depends on, so that an id is never that of another content's upload.
+// note is the file in the state folder that holds the id of the object's upload. Its name is made of all that tells the upload from
+// those of other files; the parts that are there are compared besides.
 func (o *object) note() string {
-	name := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%s\n%d", o.bucket, o.key, o.sums.whole, o.part))
+	name := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%d\n%d\n%d", o.bucket, o.key, o.size(), o.info.ModTime().UnixNano(), o.part))
 	return filepath.Join(o.state, "s3-"+hex.EncodeToString(name[:16]))
 }
 
@@ -229,19 +268,21 @@ func (o *object) forget() error {
 
 // resume finds the upload that an earlier run began, or begins one. sent are its parts that are there, by their index.
 func (o *object) resume(ctx context.Context) (id string, sent []types.CompletedPart, err error) {
-	sent = make([]types.CompletedPart, len(o.sums.parts))
+	sent = make([]types.CompletedPart, o.parts())
 	if text, err := os.ReadFile(o.note()); err == nil {
 		id = strings.TrimSpace(string(text))
 	}
 	if id != "" {
-		err := o.list(ctx, id, sent)
+		there, err := o.list(ctx, id)
+		if err == nil {
+			return id, sent, o.compare(there, sent)
+		}
 		if code(err) != "NoSuchUpload" {
 			return id, sent, o.explain(err)
 		}
-		clear(sent)
 	}
 	begun, err := o.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{Bucket: &o.bucket, Key: &o.key,
-		ChecksumAlgorithm: types.ChecksumAlgorithmSha256, ChecksumType: types.ChecksumTypeComposite, Metadata: map[string]string{digestKey: o.sums.whole}})
+		ChecksumAlgorithm: types.ChecksumAlgorithmCrc32c, ChecksumType: types.ChecksumTypeComposite})
 	if err != nil {
 		return "", nil, o.explain(err)
 	}
@@ -255,28 +296,39 @@ func (o *object) resume(ctx context.Context) (id string, sent []types.CompletedP
 	return id, sent, nil
 }
 
-// list finds the parts of an upload that are there with the file's content.
-func (o *object) list(ctx context.Context, id string, sent []types.CompletedPart) error {
+// list tells the parts of an upload that are there.
+func (o *object) list(ctx context.Context, id string) (there []types.Part, err error) {
 	pages := s3.NewListPartsPaginator(o.client, &s3.ListPartsInput{Bucket: &o.bucket, Key: &o.key, UploadId: &id})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
+			return nil, err
+		}
+		there = append(there, page.Parts...)
+	}
+	return there, nil
+}
+
+// compare takes those parts as sent that have the file's content.
+func (o *object) compare(there []types.Part, sent []types.CompletedPart) error {
+	for _, p := range there {
+		i := int(aws.ToInt32(p.PartNumber)) - 1
+		if i < 0 || i >= len(sent) || p.ChecksumCRC32C == nil {
+			continue
+		}
+		sum, err := o.checksum(i)
+		if err != nil {
 			return err
 		}
-		for _, p := range page.Parts {
-			i := int(aws.ToInt32(p.PartNumber)) - 1
-			if i >= 0 && i < len(sent) && aws.ToString(p.ChecksumSHA256) == o.checksum(i) {
-				sent[i] = o.completed(i, p.ETag)
-			}
+		if sum == *p.ChecksumCRC32C {
+			sent[i] = completed(i, p.ETag, sum)
 		}
 	}
 	return nil
 }
 
-func (o *object) checksum(i int) string { return base64.StdEncoding.EncodeToString(o.sums.parts[i]) }
-
-func (o *object) completed(i int, tag *string) types.CompletedPart {
-	return types.CompletedPart{PartNumber: aws.Int32(int32(i + 1)), ETag: tag, ChecksumSHA256: aws.String(o.checksum(i))}
+func completed(i int, tag *string, sum string) types.CompletedPart {
+	return types.CompletedPart{PartNumber: aws.Int32(int32(i + 1)), ETag: tag, ChecksumCRC32C: &sum}
 }
 
 // sendParts sends the parts that are not there.
@@ -296,15 +348,20 @@ func (o *object) sendParts(ctx context.Context, id string, sent []types.Complete
 	for range min(o.workers, len(missing)) {
 		group.Go(func() {
 			for i := range todo {
+				sum, err := o.checksum(i)
+				if err != nil {
+					cancel(err)
+					return
+				}
 				body := o.section(i)
 				done, err := o.client.UploadPart(ctx, &s3.UploadPartInput{Bucket: &o.bucket, Key: &o.key, UploadId: &id, PartNumber: aws.Int32(int32(i + 1)),
-					Body: body, ContentLength: aws.Int64(body.Size()), ChecksumAlgorithm: types.ChecksumAlgorithmSha256, ChecksumSHA256: aws.String(o.checksum(i))}, unsigned)
+					Body: body, ContentLength: aws.Int64(body.Size()), ChecksumAlgorithm: types.ChecksumAlgorithmCrc32c, ChecksumCRC32C: &sum}, unsigned)
 				if err != nil {
 					body.undo()
 					cancel(o.explain(err))
 					return
 				}
-				sent[i] = o.completed(i, done.ETag)
+				sent[i] = completed(i, done.ETag, sum)
 			}
 		})
 	}
@@ -328,14 +385,8 @@ func (o *object) complete(ctx context.Context, id string, sent []types.Completed
 			return o.explain(err)
 		}
 	}
-	if err == nil && done.ChecksumSHA256 != nil {
-		all := sha256.New()
-		for _, sum := range o.sums.parts {
-			all.Write(sum)
-		}
-		if got, _, _ := strings.Cut(*done.ChecksumSHA256, "-"); got != base64.StdEncoding.EncodeToString(all.Sum(nil)) {
-			return errors.Join(errS3Sum, o.forget())
-		}
+	if err == nil && done.ChecksumCRC32C != nil && !sameSum(*done.ChecksumCRC32C, composite(sent)) {
+		return errors.Join(errS3Sum, o.forget())
 	}
 	return o.forget()
 }
@@ -343,7 +394,7 @@ func (o *object) complete(ctx context.Context, id string, sent []types.Completed
 // section is a part of the file, which may be sent several times and tells how much of it has gone.
 func (o *object) section(i int) *section {
 	at := int64(i) * o.part
-	return &section{SectionReader: io.NewSectionReader(o.file, at, min(o.part, o.size-at)), add: o.add}
+	return &section{SectionReader: io.NewSectionReader(o.file, at, min(o.part, o.size()-at)), add: o.add}
 }
 
 type section struct {
@@ -417,7 +468,10 @@ func (o *object) explain(err error) error {
 		return errors.New("this machine's clock is wrong; set it and run again")
 	}
 	var failed interface{ Timeout() bool }
+	var quiet silent
 	switch n := status(err); {
+	case errors.As(err, &quiet):
+		return fmt.Errorf("%w; run again to go on from here", quiet)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return context.Canceled
 	case n == http.StatusMovedPermanently:

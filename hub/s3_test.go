@@ -42,6 +42,7 @@ var gatewayProgram = sync.OnceValues(func() (string, error) {
 // gateway serves a temporary folder with the bucket "box" behind a line that can be cut, and points the environment at it.
 type gateway struct {
 	dir  string // of the bucket
+	at   string // without the line
 	line *wire
 }
 
@@ -78,7 +79,7 @@ func newGateway(t *testing.T) *gateway {
 			t.Fatalf("the gateway does not answer: %v", err)
 		}
 	}
-	g.line = newLine(t, at)
+	g.at, g.line = at, newLine(t, at)
 	for name, value := range map[string]string{"AWS_ACCESS_KEY_ID": gatewayKey, "AWS_SECRET_ACCESS_KEY": gatewaySecret, "AWS_SESSION_TOKEN": "", "AWS_REGION": "us-east-1",
 		"AWS_ENDPOINT_URL_S3": "http://" + g.line.at, "AWS_PROFILE": "", "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null", "AWS_EC2_METADATA_DISABLED": "true", "AWS_MAX_ATTEMPTS": "2"} {
 		t.Setenv(name, value)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -73,18 +74,27 @@ type Options struct {
 
 // Open is the place that an address names: hf://org/name, s3://bucket/prefix, gdrive://folder or zip://path.
 func Open(ctx context.Context, dest string, o Options) (Store, error) {
-	scheme, _, _ := strings.Cut(dest, "://")
-	switch scheme {
+	if err := CheckPlace(dest); err != nil {
+		return nil, err
+	}
+	switch scheme, _, _ := strings.Cut(dest, "://"); scheme {
 	case "hf":
 		return opened(OpenRepository(ctx, dest, o.State, o.Client, o.Public))
 	case "s3":
 		return opened(OpenS3(ctx, dest, o.State))
 	case "gdrive":
 		return opened(OpenDrive(dest, o.State, o.Show))
-	case "zip":
+	default:
 		return opened(OpenZip(dest))
 	}
-	return nil, fmt.Errorf("%q is no place for uploads; write hf://org/name, s3://bucket/prefix, gdrive://folder or zip://path", dest)
+}
+
+// CheckPlace is an error for an address that names none of the kinds of places.
+func CheckPlace(dest string) error {
+	if scheme, _, there := strings.Cut(dest, "://"); there && slices.Contains([]string{"hf", "s3", "gdrive", "zip"}, scheme) {
+		return nil
+	}
+	return fmt.Errorf("%q is no place for uploads; write hf://org/name, s3://bucket/prefix, gdrive://folder or zip://path", dest)
 }
 
 // opened is no store where there is an error, not a store that is nil.

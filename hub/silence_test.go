@@ -1,0 +1,114 @@
+package hub
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// deaf accepts connections and reads nothing.
+func deaf(t *testing.T) (address string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		var held []net.Conn // so that none is closed as garbage
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				for _, c := range held {
+					c.Close()
+				}
+				return
+			}
+			held = append(held, c)
+		}
+	}()
+	return l.Addr().String()
+}
+
+func watching(silence, thinking time.Duration) *http.Client {
+	return &http.Client{Transport: watch{http.DefaultTransport.(*http.Transport).Clone(), silence, thinking}}
+}
+
+// TestSilenceEnds has servers that take nothing, with a body that fills the connection and without one.
+func TestSilenceEnds(t *testing.T) {
+	at := deaf(t)
+	for _, size := range []int{0, 32 << 20} {
+		_, err := watching(100*time.Millisecond, 100*time.Millisecond).Post("http://"+at, "", bytes.NewReader(make([]byte, size)))
+		if want := (silent{at, 100 * time.Millisecond}); !errors.Is(err, want) {
+			t.Errorf("%d bytes: %v, not %v", size, err, want)
+		}
+	}
+}
+
+// TestThinkingMayTakeLonger has a server that takes all and answers late.
+func TestThinkingMayTakeLonger(t *testing.T) {
+	const silence = 200 * time.Millisecond
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n, _ := io.Copy(io.Discard, r.Body)
+		select {
+		case <-time.After(3 * silence):
+		case <-r.Context().Done():
+		}
+		fmt.Fprint(w, n)
+	}))
+	t.Cleanup(s.Close)
+	resp, err := watching(silence, time.Minute).Post(s.URL, "", bytes.NewReader(make([]byte, 1<<20)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if text, err := io.ReadAll(resp.Body); err != nil || string(text) != "1048576" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
+// TestSilentAnswerEnds has a server that stops in its answer.
+func TestSilentAnswerEnds(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "half")
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}))
+	t.Cleanup(s.Close)
+	resp, err := watching(100*time.Millisecond, time.Minute).Get(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if text, err := io.ReadAll(resp.Body); err == nil || string(text) != "half" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
+func TestS3Silence(t *testing.T) {
+	at := deaf(t)
+	for name, value := range map[string]string{"AWS_ACCESS_KEY_ID": "AKIDTEST", "AWS_SECRET_ACCESS_KEY": "verysecret", "AWS_SESSION_TOKEN": "", "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL_S3": "http://" + at,
+		"AWS_PROFILE": "", "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null", "AWS_EC2_METADATA_DISABLED": "true", "AWS_MAX_ATTEMPTS": "2"} {
+		t.Setenv(name, value)
+	}
+	s, err := openS3(t.Context(), "s3://box/run", t.TempDir(), 100*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(t.TempDir(), "weights.bin")
+	if err := os.WriteFile(name, make([]byte, 12<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err = s.Put(t.Context(), "weights.bin", name, func(int64) {})
+	if want := "upload weights.bin to s3://box/run: " + at + " took nothing for 100ms; run again"; err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("%v, not %s", err, want)
+	}
+}
