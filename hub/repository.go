@@ -170,11 +170,11 @@ func (r *Repository) put(ctx context.Context, name, path string, add func(int64)
 		return fmt.Errorf("read %s: %w", path, obstacle(err))
 	}
 	defer f.Close()
-	before, err := f.Stat()
+	info, err := f.Stat()
 	if err != nil {
 		return fmt.Errorf("read %s: %w", path, obstacle(err))
 	}
-	d, err := identify(ctx, f, before.Size())
+	d, err := identify(ctx, f, info.Size())
 	if err != nil {
 		return fmt.Errorf("read %s: %w", path, obstacle(err))
 	}
@@ -186,15 +186,9 @@ func (r *Repository) put(ctx context.Context, name, path string, add func(int64)
 	if err != nil {
 		return err
 	}
-	if large {
-		err = r.store(ctx, f, d, add)
-	} else {
+	if !large {
 		add(d.size)
-	}
-	if after, statErr := f.Stat(); statErr != nil || after.Size() != before.Size() || !after.ModTime().Equal(before.ModTime()) {
-		return errors.New("the file changed while it was sent; run again")
-	}
-	if err != nil {
+	} else if err := r.store(ctx, f, d, add); err != nil {
 		return err
 	}
 	r.changes = append(r.changes, change{name, path, d, large})

@@ -47,14 +47,8 @@ func upload(ctx context.Context, c *Client, dir, state string) (told int64, err 
 		return 0, err
 	}
 	defer r.Close()
-	var all counter
-	all.tell = func(int64, int64) {}
-	for _, f := range files {
-		if err := r.Put(ctx, f.Name, f.Path, all.add); err != nil {
-			return all.done, err
-		}
-	}
-	return all.done, r.Commit(ctx)
+	err = Upload(ctx, r, files, func(_ string, done, _ int64) { told = done })
+	return told, err
 }
 
 // has checks the server's files.

@@ -120,11 +120,12 @@ func Upload(ctx context.Context, s Store, files []LocalFile, told func(file stri
 			done += n
 			told(f.Name, done, total)
 		}
-		if err := s.Put(ctx, f.Name, f.Path, add); err != nil {
-			return err
-		}
-		if now, err := os.Stat(f.Path); err != nil || now.Size() != f.Size || !now.ModTime().Equal(f.time) {
+		failed := s.Put(ctx, f.Name, f.Path, add)
+		if now, err := os.Stat(f.Path); ctx.Err() == nil && (err != nil || now.Size() != f.Size || !now.ModTime().Equal(f.time)) {
 			return fmt.Errorf("upload %s to %s: the file has changed meanwhile; run again when nothing writes it", f.Name, s)
+		}
+		if failed != nil {
+			return failed
 		}
 	}
 	return s.Commit(ctx)
