@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -110,5 +111,48 @@ func TestS3Silence(t *testing.T) {
 	err = s.Put(t.Context(), "weights.bin", name, func(int64) {})
 	if want := "upload weights.bin to s3://box/run: " + at + " took nothing for 100ms; run again"; err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("%v, not %s", err, want)
+	}
+}
+
+// diverted is a transport whose PUTs go to another address.
+type diverted struct {
+	http.RoundTripper
+	to   string
+	puts *atomic.Int32
+}
+
+func (d diverted) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method == http.MethodPut {
+		d.puts.Add(1)
+		r = r.Clone(r.Context())
+		r.URL.Host = d.to
+	}
+	return d.RoundTripper.RoundTrip(r)
+}
+
+func TestDriveSilence(t *testing.T) {
+	s := newDriveServer(t)
+	d := s.drive(t.TempDir(), nil, nil)
+	var puts atomic.Int32
+	d.calls.http.Transport = watch{diverted{http.DefaultTransport.(*http.Transport).Clone(), deaf(t), &puts}, 50 * time.Millisecond, 50 * time.Millisecond}
+	name, _ := randomFile(t, 12, 8<<20)
+	var there atomic.Int64
+	err := d.Put(t.Context(), driveName, name, func(n int64) { there.Add(n) })
+	want := "upload sub/it's.bin to gdrive://box/in: " + s.Listener.Addr().String() + " took nothing for 50ms; 6 tries failed, run again to go on from here"
+	if err == nil || err.Error() != want || puts.Load() != 6 || there.Load() != 0 {
+		t.Errorf("%v after %d PUTs with %d bytes there, not %s", err, puts.Load(), there.Load(), want)
+	}
+}
+
+func TestRepositorySilence(t *testing.T) {
+	s := newRepository(t)
+	c := s.uploader(nil)
+	c.stall = 50 * time.Millisecond
+	var puts atomic.Int32
+	c.http.Transport = diverted{c.http.Transport, deaf(t), &puts}
+	_, err := upload(t.Context(), c, folder(t, newModel()), t.TempDir())
+	want := "took nothing for 50ms; 6 tries failed, run again to go on from here"
+	if err == nil || !strings.HasPrefix(err.Error(), "upload adapter.safetensors to hf://org/new: ") || !strings.HasSuffix(err.Error(), want) || puts.Load() != 6 || len(s.commits) > 0 {
+		t.Errorf("%v after %d PUTs, not %s", err, puts.Load(), want)
 	}
 }
