@@ -49,9 +49,9 @@ type Machine struct {
 	MemoryBytes int64    `json:"memory_bytes,omitempty"`
 
 	ReadBytesPerSecond float64 `json:"read_bytes_per_second"`    // all threads, over a buffer far beyond the caches
-	RegisterFlops      float64 `json:"register_flops,omitempty"` // fp32 multiply-adds on registers alone, all threads
+	RegisterFlops      float64 `json:"register_flops,omitempty"` // fp32 multiply-adds on registers or tiles alone, all threads
 	ProductFlops       float64 `json:"product_flops"`            // the backend's own large fp32 product
-	FlopsFrom          string  `json:"flops_from"`               // which of the two is the floors' rate: "registers" or "product"
+	FlopsFrom          string  `json:"flops_from"`               // which is the floors' rate: that of "registers" or "tiles", or of the "product"
 }
 
 // Model is what was run.
@@ -200,7 +200,7 @@ func thisMachine(b kernels.Backend) Machine {
 // in a cache, 0 for memory's.
 func (m Machine) roof(own float64) Roof {
 	r := Roof{Bandwidth: max(own, m.ReadBytesPerSecond), Flops: m.ProductFlops}
-	if m.FlopsFrom == "registers" {
+	if m.FlopsFrom != "product" {
 		r.Flops = m.RegisterFlops
 	}
 	return r

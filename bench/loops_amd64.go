@@ -17,15 +17,18 @@ func read(buffer []byte) {
 	readSSE2(&buffer[0], len(buffer)/readStep)
 }
 
-// registerLoop is the processor's widest loop of fused multiplications and additions, and its operations a turn.
-func registerLoop() (loop func(n int), flops float64) {
+// registerLoop is the processor's fastest loop of products on registers that the kernels of a path use, its operations a
+// turn, and what they are made of.
+func registerLoop(path string) (loop func(n int), flops float64, from string) {
 	switch {
+	case path == "amx":
+		return multiplyTiles, 20 * 16 * 16 * 32 * 2 / 5, "tiles"
 	case cpu.X86.HasAVX512F:
-		return multiplyAddAVX512, 12 * 16 * 2
+		return multiplyAddAVX512, 12 * 16 * 2, "registers"
 	case cpu.X86.HasAVX2 && cpu.X86.HasFMA:
-		return multiplyAddAVX2, 12 * 8 * 2
+		return multiplyAddAVX2, 12 * 8 * 2, "registers"
 	}
-	return nil, 0
+	return nil, 0, ""
 }
 
 // readAVX2 and readSSE2 load n times 256 bytes.
@@ -42,6 +45,10 @@ func multiplyAddAVX2(n int)
 
 func multiplyAddAVX512(n int)
 
+// multiplyTiles adds twenty products of tiles of bfloat16, n times over, to four tiles. Five make one of float32. The
+// system's leave to use tiles must have been got.
+func multiplyTiles(n int)
+
 // features are the processor's extensions that matter to the kernels.
 func features() []string {
 	var has []string
@@ -51,6 +58,7 @@ func features() []string {
 	}{
 		{"avx2", cpu.X86.HasAVX2}, {"fma", cpu.X86.HasFMA}, {"f16c", cpu.X86.HasF16C}, {"avx512f", cpu.X86.HasAVX512F},
 		{"avx512vnni", cpu.X86.HasAVX512VNNI}, {"avx512bf16", cpu.X86.HasAVX512BF16},
+		{"amx", cpu.X86.HasAMXTile && cpu.X86.HasAMXBF16},
 	} {
 		if f.has {
 			has = append(has, f.name)

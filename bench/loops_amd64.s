@@ -118,3 +118,38 @@ multiplyAddAVX512Next:
 	JNZ  multiplyAddAVX512Next
 	VZEROUPPER
 	RET
+
+// A tile configuration: eight tiles of sixteen rows of 64 bytes.
+DATA tileConfig<>+0(SB)/8, $1
+DATA tileConfig<>+8(SB)/8, $0
+DATA tileConfig<>+16(SB)/8, $0x0040004000400040
+DATA tileConfig<>+24(SB)/8, $0x0040004000400040
+DATA tileConfig<>+32(SB)/8, $0
+DATA tileConfig<>+40(SB)/8, $0
+DATA tileConfig<>+48(SB)/8, $0x1010101010101010
+DATA tileConfig<>+56(SB)/8, $0
+GLOBL tileConfig<>(SB), RODATA|NOPTR, $64
+
+// What the assembler does not know: tiles 0 to 3 += tiles 4, 5 times 6, 7.
+#define FOUR \
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4; \
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xd5; \
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc; \
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xdd
+
+// func multiplyTiles(n int)
+TEXT ·multiplyTiles(SB), NOSPLIT, $0-8
+	MOVQ n+0(FP), CX
+	LEAQ tileConfig<>(SB), AX
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0x00 // LDTILECFG (AX), which clears the tiles
+
+multiplyTilesNext:
+	FOUR
+	FOUR
+	FOUR
+	FOUR
+	FOUR
+	DECQ CX
+	JNZ  multiplyTilesNext
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0xc0 // TILERELEASE
+	RET

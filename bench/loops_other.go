@@ -22,7 +22,7 @@ func read(buffer []byte) {
 }
 
 // registerLoop is none: the roof is then the backend's own product.
-func registerLoop() (loop func(n int), flops float64) { return nil, 0 }
+func registerLoop(string) (loop func(n int), flops float64, from string) { return nil, 0, "" }
 
 // features are not told apart here.
 func features() []string { return nil }

@@ -63,17 +63,17 @@ func bandwidth(size, bursts int) float64 {
 	})
 }
 
-// multiplyAdds is the machine's fp32 peak in operations a second: fused multiplications and additions on registers alone.
-// It is 0 where this program has no such loop for the processor.
-func multiplyAdds(bursts int) float64 {
-	loop, flops := registerLoop()
+// multiplyAdds is the fp32 peak of a path's kernels on this machine in operations a second, products on registers alone, and
+// what makes them. It is 0 where this program has no such loop for the processor.
+func multiplyAdds(path string, bursts int) (flops float64, from string) {
+	loop, turn, from := registerLoop(path)
 	if loop == nil {
-		return 0
+		return 0, "product"
 	}
 	const n = 1 << 12
-	return rate(flops*n*float64(runtime.GOMAXPROCS(0)), bursts, func(times int) {
+	return rate(turn*n*float64(runtime.GOMAXPROCS(0)), bursts, func(times int) {
 		together(func(int, int) { loop(n * times) })
-	})
+	}), from
 }
 
 // productRate is the backend's own speed at a large fp32 product, in operations a second.

@@ -111,12 +111,10 @@ func (s *session) roofs() error {
 		return gpuRoofs(g, m, s.limits)
 	}
 	m.ReadBytesPerSecond = max(m.ReadBytesPerSecond, bandwidth(s.limits.buffer, s.limits.bursts))
-	m.RegisterFlops = max(m.RegisterFlops, multiplyAdds(s.limits.bursts))
+	registers, from := multiplyAdds(m.Path, s.limits.bursts)
+	m.RegisterFlops, m.FlopsFrom = max(m.RegisterFlops, registers), from
 	product, err := productRate(s.b, s.limits.bursts)
 	m.ProductFlops = max(m.ProductFlops, product)
-	if m.FlopsFrom = "registers"; m.RegisterFlops == 0 {
-		m.FlopsFrom = "product"
-	}
 	return err
 }
 

@@ -24,14 +24,15 @@ func (r *Report) Text() string {
 	fmt.Fprintf(&t, "; the processor has %s", strings.Join(m.Features, " "))
 	fmt.Fprintf(&t, "\nmemory is read at %s GB/s", digits(m.ReadBytesPerSecond/1e9))
 	if m.RegisterFlops > 0 {
-		fmt.Fprintf(&t, "; fp32 multiply-adds on registers reach %s GFLOP/s", digits(m.RegisterFlops/1e9))
+		fmt.Fprintf(&t, "; fp32 multiply-adds on %s reach %s GFLOP/s", m.FlopsFrom, digits(m.RegisterFlops/1e9))
 	}
 	fmt.Fprintf(&t, "; the backend's large fp32 product %s GFLOP/s", digits(m.ProductFlops/1e9))
 	fmt.Fprintf(&t, "\n%s, %s M parameters\n\n", r.Model.Name, digits(float64(r.Model.Parameters)/1e6))
 
 	t.WriteString(r.table())
 	fmt.Fprintf(&t, "the program's memory was %s at most, mapped weights included\n", bytes(r.PeakBytes))
-	flops := map[string]string{"registers": "the multiply-adds on registers", "product": "the backend's own large product"}[m.FlopsFrom]
+	flops := map[string]string{"registers": "the multiply-adds on registers", "tiles": "bfloat16 tiles, of whose products five make one of fp32",
+		"product": "the backend's own large product"}[m.FlopsFrom]
 	fmt.Fprintf(&t, `
 The floor is the larger of two times, given as tokens a second: that of the weights, keys and values which the work must
 read, at the bandwidth of a buffer as large as the weights (up to 1 GiB), and that of its fp32 products and attention, at the

@@ -52,11 +52,11 @@ func linears() (checks []check) {
 	for _, s := range [][3]int{
 		{0, 4, 3}, {1, 1, 1}, {1, 7, 5}, {1, 160, 33}, {2, 33, 160}, {3, 517, 40}, {5, 160, 129}, {6, 16, 16}, {7, 50, 31},
 		{13, 35, 97}, {33, 161, 70}, {64, 320, 100}, {97, 600, 85}, {1, 1040, 700}, {4, 1031, 301}, {1, 640, 75}, {2, 2560, 31}, {3, 192, 90}, {4, 1024, 30}, {5, 704, 20}, {8, 512, 33},
-		{11, 1032, 520}, {12, 1088, 490},
+		{11, 1032, 520}, {12, 1088, 490}, {45, 1088, 490}, {70, 1056, 544},
 	} {
 		T, K, N := s[0], s[1], s[2]
 		for _, kind := range weightKinds {
-			if T*K*N > 5e6 && (kind.d == kernels.F32 || kind.d == kernels.BF16) {
+			if T*K*N > 5e6 && kind.d == kernels.F32 {
 				continue // the large ones are there for kernels that widen weights by rows
 			}
 			detail := fmt.Sprintf("%v/%dx%dx%d", kind, T, K, N)

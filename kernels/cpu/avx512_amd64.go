@@ -152,16 +152,13 @@ func wideDotNF4BF16x4(n int, first int, size int, out *float32, codes *byte, abs
 func wideWholeSplit(n int, words *int16, scales *float32, x *float32)
 
 //go:noescape
-func wideScales(n int, dst *float32, codes *byte, values *float32, scale float32, offset float32)
+func wideWholeDot1(n int, pairs int, out *float32, outRow uintptr, outToken uintptr, codes *byte, absmax *byte, first int, other int, values *float32, nested *float32, words *int16, wordToken uintptr, steps *float32, stepToken uintptr, offset float32)
 
 //go:noescape
-func wideWholeDot1(n int, pairs int, out *float32, outRow uintptr, outToken uintptr, codes *byte, codeRow uintptr, absmax *float32, absmaxRow uintptr, words *int16, wordToken uintptr, steps *float32, stepToken uintptr)
+func wideWholeDot2(n int, pairs int, out *float32, outRow uintptr, outToken uintptr, codes *byte, absmax *byte, first int, other int, values *float32, nested *float32, words *int16, wordToken uintptr, steps *float32, stepToken uintptr, offset float32)
 
 //go:noescape
-func wideWholeDot2(n int, pairs int, out *float32, outRow uintptr, outToken uintptr, codes *byte, codeRow uintptr, absmax *float32, absmaxRow uintptr, words *int16, wordToken uintptr, steps *float32, stepToken uintptr)
-
-//go:noescape
-func wideWholeDot3(n int, pairs int, out *float32, outRow uintptr, outToken uintptr, codes *byte, codeRow uintptr, absmax *float32, absmaxRow uintptr, words *int16, wordToken uintptr, steps *float32, stepToken uintptr)
+func wideWholeDot3(n int, pairs int, out *float32, outRow uintptr, outToken uintptr, codes *byte, absmax *byte, first int, other int, values *float32, nested *float32, words *int16, wordToken uintptr, steps *float32, stepToken uintptr, offset float32)
 
 //go:noescape
 func pack32RowsF32(k int, dst *float32, src *float32, stride uintptr)

@@ -7701,452 +7701,451 @@ DATA nf4_steps<>+60(SB)/2, $0x2e44
 DATA nf4_steps<>+62(SB)/2, $0x3fff
 GLOBL nf4_steps<>(SB), RODATA|NOPTR, $64
 
-// func wideScales(n int, dst *float32, codes *byte, values *float32, scale float32, offset float32)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·wideScales(SB), NOSPLIT, $0-40
-	MOVQ         n+0(FP), AX
-	MOVQ         dst+8(FP), CX
-	MOVQ         codes+16(FP), DX
-	MOVQ         values+24(FP), BX
-	VBROADCASTSS scale+32(FP), Z0
-	VBROADCASTSS offset+36(FP), Z1
-	SHRQ         $0x04, AX
-	TESTQ        AX, AX
-	JZ           loop_end
-
-loop:
-	PREFETCHT0 1024(DX)
-	VPXORD     Z3, Z3, Z3
-	VPMOVZXBD  (DX), Z2
-	KXNORW     K1, K1, K1
-	VGATHERDPS (BX)(Z2*4), K1, Z3
-	VMULPS     Z0, Z3, Z3
-	VADDPS     Z1, Z3, Z3
-	VMOVUPS    Z3, (CX)
-	ADDQ       $0x10, DX
-	ADDQ       $0x40, CX
-	DECQ       AX
-	JNZ        loop
-
-loop_end:
-	VZEROUPPER
-	RET
-
-// func wideWholeDot1(n int, pairs int, out *float32, outRow uintptr, outToken uintptr, codes *byte, codeRow uintptr, absmax *float32, absmaxRow uintptr, words *int16, wordToken uintptr, steps *float32, stepToken uintptr)
+// func wideWholeDot1(n int, pairs int, out *float32, outRow uintptr, outToken uintptr, codes *byte, absmax *byte, first int, other int, values *float32, nested *float32, words *int16, wordToken uintptr, steps *float32, stepToken uintptr, offset float32)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
-TEXT ·wideWholeDot1(SB), NOSPLIT, $0-104
-	MOVQ      n+0(FP), AX
-	MOVQ      out+16(FP), CX
-	MOVQ      outRow+24(FP), DX
-	MOVQ      codes+40(FP), BX
-	MOVQ      codeRow+48(FP), SI
-	MOVQ      absmax+56(FP), DI
-	MOVQ      absmaxRow+64(FP), R8
-	VMOVDQU64 nf4_steps<>+0(SB), Z0
-	MOVL      $0x0000ff00, R9
-	KMOVW     R9, K1
-	TESTQ     AX, AX
-	JZ        rows_end
+TEXT ·wideWholeDot1(SB), NOSPLIT, $0-124
+	MOVQ         codes+40(FP), AX
+	MOVQ         absmax+48(FP), CX
+	MOVQ         first+56(FP), DX
+	MOVQ         other+64(FP), BX
+	MOVQ         values+72(FP), SI
+	MOVQ         nested+80(FP), DI
+	MOVQ         BX, R8
+	SHLQ         $0x05, R8
+	VBROADCASTSS offset+120(FP), Z1
+	VMOVDQU64    nf4_steps<>+0(SB), Z0
+	MOVQ         $0x0000ff00, R9
+	KMOVW        R9, K1
 
 rows:
-	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
-	MOVQ   pairs+8(FP), R9
-	MOVQ   words+72(FP), R10
-	MOVQ   steps+88(FP), R11
-	TESTQ  R9, R9
-	JZ     pairs_end
+	VPXORD Z3, Z3, Z3
+	MOVQ   pairs+8(FP), R10
+	MOVQ   words+88(FP), R11
+	MOVQ   steps+104(FP), R12
 
 pairs:
-	PREFETCHT0   2048(BX)
-	VPXORD       Z3, Z3, Z3
-	VMOVDQU64    (BX), Z4
-	VPERMW       Z0, Z4, Z5
-	VPDPWSSD     (R10), Z5, Z3
-	VPSRLW       $0x04, Z4, Z5
-	VPERMW       Z0, Z5, Z5
-	VPDPWSSD     64(R10), Z5, Z3
-	VPSRLW       $0x08, Z4, Z5
-	VPERMW       Z0, Z5, Z5
-	VPDPWSSD     128(R10), Z5, Z3
-	VPSRLW       $0x0c, Z4, Z4
-	VPERMW       Z0, Z4, Z4
-	VPDPWSSD     192(R10), Z4, Z3
-	VBROADCASTSS (DI), Z4
-	VBROADCASTSS 4(DI), K1, Z4
-	VMULPS       (R11), Z4, Z4
-	VCVTDQ2PS    Z3, Z3
-	VFMADD231PS  Z3, Z4, Z1
-	PREFETCHT0   2048(BX)(SI*1)
-	VPXORD       Z6, Z6, Z6
-	VMOVDQU64    (BX)(SI*1), Z4
-	VPERMW       Z0, Z4, Z5
-	VPDPWSSD     (R10), Z5, Z6
-	VPSRLW       $0x04, Z4, Z5
-	VPERMW       Z0, Z5, Z5
-	VPDPWSSD     64(R10), Z5, Z6
-	VPSRLW       $0x08, Z4, Z5
-	VPERMW       Z0, Z5, Z5
-	VPDPWSSD     128(R10), Z5, Z6
-	VPSRLW       $0x0c, Z4, Z4
-	VPERMW       Z0, Z4, Z4
-	VPDPWSSD     192(R10), Z4, Z6
-	VBROADCASTSS (DI)(R8*1), Z4
-	VBROADCASTSS 4(DI)(R8*1), K1, Z4
-	VMULPS       (R11), Z4, Z4
-	VCVTDQ2PS    Z6, Z6
-	VFMADD231PS  Z6, Z4, Z2
-	ADDQ         $0x40, BX
-	ADDQ         $0x08, DI
-	ADDQ         $0x00000100, R10
-	ADDQ         $0x40, R11
-	DECQ         R9
-	JNZ          pairs
-
-pairs_end:
-	MOVQ          outToken+32(FP), R9
-	MOVQ          CX, R10
-	VEXTRACTF64X4 $0x01, Z1, Y4
-	VADDPS        Y1, Y4, Y4
-	VEXTRACTF32X4 $0x01, Y4, X5
-	VADDPS        X4, X5, X5
-	VPERMILPS     $0x4e, X5, X4
-	VADDPS        X4, X5, X5
-	VPERMILPS     $0xb1, X5, X4
-	VADDPS        X4, X5, X5
-	VMOVSS        X5, (R10)
-	VEXTRACTF64X4 $0x01, Z2, Y4
-	VADDPS        Y2, Y4, Y4
-	VEXTRACTF32X4 $0x01, Y4, X5
-	VADDPS        X4, X5, X5
-	VPERMILPS     $0x4e, X5, X4
-	VADDPS        X4, X5, X5
-	VPERMILPS     $0xb1, X5, X4
-	VADDPS        X4, X5, X5
-	VMOVSS        X5, (R10)(DX*1)
-	ADDQ          R9, R10
-	ADDQ          $0x04, CX
-	DECQ          AX
+	PREFETCHT0    2048(AX)
+	VPXORD        Z4, Z4, Z4
+	VMOVDQU64     (AX), Z5
+	VPERMW        Z0, Z5, Z6
+	VPDPWSSD      (R11), Z6, Z4
+	VPSRLW        $0x04, Z5, Z6
+	VPERMW        Z0, Z6, Z6
+	VPDPWSSD      64(R11), Z6, Z4
+	VPSRLW        $0x08, Z5, Z6
+	VPERMW        Z0, Z6, Z6
+	VPDPWSSD      128(R11), Z6, Z4
+	VPSRLW        $0x0c, Z5, Z5
+	VPERMW        Z0, Z5, Z5
+	VPDPWSSD      192(R11), Z5, Z4
+	LEAQ          (DX), R9
+	SHRQ          $0x08, R9
+	VBROADCASTSS  (DI)(R9*4), Z5
+	MOVBQZX       (CX), R9
+	VBROADCASTSS  (SI)(R9*4), Z6
+	MOVBQZX       1(CX), R9
+	VBROADCASTSS  (SI)(R9*4), K1, Z6
+	VFMADD213PS   Z1, Z5, Z6
+	VMULPS        (R12), Z6, Z5
+	VCVTDQ2PS     Z4, Z4
+	VFMADD231PS   Z4, Z5, Z2
+	PREFETCHT0    2048(AX)(R8*1)
+	VPXORD        Z7, Z7, Z7
+	VMOVDQU64     (AX)(R8*1), Z5
+	VPERMW        Z0, Z5, Z6
+	VPDPWSSD      (R11), Z6, Z7
+	VPSRLW        $0x04, Z5, Z6
+	VPERMW        Z0, Z6, Z6
+	VPDPWSSD      64(R11), Z6, Z7
+	VPSRLW        $0x08, Z5, Z6
+	VPERMW        Z0, Z6, Z6
+	VPDPWSSD      128(R11), Z6, Z7
+	VPSRLW        $0x0c, Z5, Z5
+	VPERMW        Z0, Z5, Z5
+	VPDPWSSD      192(R11), Z5, Z7
+	LEAQ          (DX)(BX*1), R9
+	SHRQ          $0x08, R9
+	VBROADCASTSS  (DI)(R9*4), Z5
+	MOVBQZX       (CX)(BX*1), R9
+	VBROADCASTSS  (SI)(R9*4), Z6
+	MOVBQZX       1(CX)(BX*1), R9
+	VBROADCASTSS  (SI)(R9*4), K1, Z6
+	VFMADD213PS   Z1, Z5, Z6
+	VMULPS        (R12), Z6, Z5
+	VCVTDQ2PS     Z7, Z7
+	VFMADD231PS   Z7, Z5, Z3
+	ADDQ          $0x40, AX
+	ADDQ          $0x02, CX
+	ADDQ          $0x02, DX
+	ADDQ          $0x00000100, R11
+	ADDQ          $0x40, R12
+	DECQ          R10
+	JNZ           pairs
+	PREFETCHT0    512(CX)
+	PREFETCHT0    512(CX)(BX*1)
+	MOVQ          out+16(FP), R9
+	MOVQ          outRow+24(FP), R10
+	MOVQ          outToken+32(FP), R11
+	VEXTRACTF64X4 $0x01, Z2, Y5
+	VADDPS        Y2, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X6
+	VADDPS        X5, X6, X6
+	VPERMILPS     $0x4e, X6, X5
+	VADDPS        X5, X6, X6
+	VPERMILPS     $0xb1, X6, X5
+	VADDPS        X5, X6, X6
+	VMOVSS        X6, (R9)
+	VEXTRACTF64X4 $0x01, Z3, Y5
+	VADDPS        Y3, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X6
+	VADDPS        X5, X6, X6
+	VPERMILPS     $0x4e, X6, X5
+	VADDPS        X5, X6, X6
+	VPERMILPS     $0xb1, X6, X5
+	VADDPS        X5, X6, X6
+	VMOVSS        X6, (R9)(R10*1)
+	ADDQ          R11, R9
+	ADDQ          $0x04, out+16(FP)
+	DECQ          n+0(FP)
 	JNZ           rows
-
-rows_end:
 	VZEROUPPER
 	RET
 
-// func wideWholeDot2(n int, pairs int, out *float32, outRow uintptr, outToken uintptr, codes *byte, codeRow uintptr, absmax *float32, absmaxRow uintptr, words *int16, wordToken uintptr, steps *float32, stepToken uintptr)
+// func wideWholeDot2(n int, pairs int, out *float32, outRow uintptr, outToken uintptr, codes *byte, absmax *byte, first int, other int, values *float32, nested *float32, words *int16, wordToken uintptr, steps *float32, stepToken uintptr, offset float32)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
-TEXT ·wideWholeDot2(SB), NOSPLIT, $0-104
-	MOVQ      n+0(FP), AX
-	MOVQ      out+16(FP), CX
-	MOVQ      outRow+24(FP), DX
-	MOVQ      codes+40(FP), BX
-	MOVQ      codeRow+48(FP), SI
-	MOVQ      absmax+56(FP), DI
-	MOVQ      absmaxRow+64(FP), R8
-	MOVQ      wordToken+80(FP), R9
-	MOVQ      stepToken+96(FP), R10
-	VMOVDQU64 nf4_steps<>+0(SB), Z0
-	MOVL      $0x0000ff00, R11
-	KMOVW     R11, K1
-	TESTQ     AX, AX
-	JZ        rows_end
+TEXT ·wideWholeDot2(SB), NOSPLIT, $0-124
+	MOVQ         codes+40(FP), AX
+	MOVQ         absmax+48(FP), CX
+	MOVQ         first+56(FP), DX
+	MOVQ         other+64(FP), BX
+	MOVQ         values+72(FP), SI
+	MOVQ         nested+80(FP), DI
+	MOVQ         BX, R8
+	SHLQ         $0x05, R8
+	MOVQ         wordToken+96(FP), R9
+	MOVQ         stepToken+112(FP), R10
+	VBROADCASTSS offset+120(FP), Z1
+	VMOVDQU64    nf4_steps<>+0(SB), Z0
+	MOVQ         $0x0000ff00, R11
+	KMOVW        R11, K1
 
 rows:
-	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
-	MOVQ   pairs+8(FP), R11
-	MOVQ   words+72(FP), R12
-	MOVQ   steps+88(FP), R13
-	TESTQ  R11, R11
-	JZ     pairs_end
+	VPXORD Z5, Z5, Z5
+	MOVQ   pairs+8(FP), R12
+	MOVQ   words+88(FP), R13
+	MOVQ   steps+104(FP), R14
 
 pairs:
-	PREFETCHT0   2048(BX)
-	VPXORD       Z5, Z5, Z5
-	VPXORD       Z6, Z6, Z6
-	VMOVDQU64    (BX), Z7
-	VPERMW       Z0, Z7, Z8
-	VPDPWSSD     (R12), Z8, Z5
-	VPDPWSSD     (R12)(R9*1), Z8, Z6
-	VPSRLW       $0x04, Z7, Z8
-	VPERMW       Z0, Z8, Z8
-	VPDPWSSD     64(R12), Z8, Z5
-	VPDPWSSD     64(R12)(R9*1), Z8, Z6
-	VPSRLW       $0x08, Z7, Z8
-	VPERMW       Z0, Z8, Z8
-	VPDPWSSD     128(R12), Z8, Z5
-	VPDPWSSD     128(R12)(R9*1), Z8, Z6
-	VPSRLW       $0x0c, Z7, Z7
-	VPERMW       Z0, Z7, Z7
-	VPDPWSSD     192(R12), Z7, Z5
-	VPDPWSSD     192(R12)(R9*1), Z7, Z6
-	VBROADCASTSS (DI), Z7
-	VBROADCASTSS 4(DI), K1, Z7
-	VMULPS       (R13), Z7, Z8
-	VCVTDQ2PS    Z5, Z5
-	VFMADD231PS  Z5, Z8, Z1
-	VMULPS       (R13)(R10*1), Z7, Z7
-	VCVTDQ2PS    Z6, Z6
-	VFMADD231PS  Z6, Z7, Z3
-	PREFETCHT0   2048(BX)(SI*1)
-	VPXORD       Z9, Z9, Z9
-	VPXORD       Z10, Z10, Z10
-	VMOVDQU64    (BX)(SI*1), Z7
-	VPERMW       Z0, Z7, Z8
-	VPDPWSSD     (R12), Z8, Z9
-	VPDPWSSD     (R12)(R9*1), Z8, Z10
-	VPSRLW       $0x04, Z7, Z8
-	VPERMW       Z0, Z8, Z8
-	VPDPWSSD     64(R12), Z8, Z9
-	VPDPWSSD     64(R12)(R9*1), Z8, Z10
-	VPSRLW       $0x08, Z7, Z8
-	VPERMW       Z0, Z8, Z8
-	VPDPWSSD     128(R12), Z8, Z9
-	VPDPWSSD     128(R12)(R9*1), Z8, Z10
-	VPSRLW       $0x0c, Z7, Z7
-	VPERMW       Z0, Z7, Z7
-	VPDPWSSD     192(R12), Z7, Z9
-	VPDPWSSD     192(R12)(R9*1), Z7, Z10
-	VBROADCASTSS (DI)(R8*1), Z7
-	VBROADCASTSS 4(DI)(R8*1), K1, Z7
-	VMULPS       (R13), Z7, Z8
-	VCVTDQ2PS    Z9, Z9
-	VFMADD231PS  Z9, Z8, Z2
-	VMULPS       (R13)(R10*1), Z7, Z7
-	VCVTDQ2PS    Z10, Z10
-	VFMADD231PS  Z10, Z7, Z4
-	ADDQ         $0x40, BX
-	ADDQ         $0x08, DI
-	ADDQ         $0x00000100, R12
-	ADDQ         $0x40, R13
-	DECQ         R11
-	JNZ          pairs
-
-pairs_end:
-	MOVQ          outToken+32(FP), R11
-	MOVQ          CX, R12
-	VEXTRACTF64X4 $0x01, Z1, Y7
-	VADDPS        Y1, Y7, Y7
-	VEXTRACTF32X4 $0x01, Y7, X8
-	VADDPS        X7, X8, X8
-	VPERMILPS     $0x4e, X8, X7
-	VADDPS        X7, X8, X8
-	VPERMILPS     $0xb1, X8, X7
-	VADDPS        X7, X8, X8
-	VMOVSS        X8, (R12)
-	VEXTRACTF64X4 $0x01, Z2, Y7
-	VADDPS        Y2, Y7, Y7
-	VEXTRACTF32X4 $0x01, Y7, X8
-	VADDPS        X7, X8, X8
-	VPERMILPS     $0x4e, X8, X7
-	VADDPS        X7, X8, X8
-	VPERMILPS     $0xb1, X8, X7
-	VADDPS        X7, X8, X8
-	VMOVSS        X8, (R12)(DX*1)
-	ADDQ          R11, R12
-	VEXTRACTF64X4 $0x01, Z3, Y7
-	VADDPS        Y3, Y7, Y7
-	VEXTRACTF32X4 $0x01, Y7, X8
-	VADDPS        X7, X8, X8
-	VPERMILPS     $0x4e, X8, X7
-	VADDPS        X7, X8, X8
-	VPERMILPS     $0xb1, X8, X7
-	VADDPS        X7, X8, X8
-	VMOVSS        X8, (R12)
-	VEXTRACTF64X4 $0x01, Z4, Y7
-	VADDPS        Y4, Y7, Y7
-	VEXTRACTF32X4 $0x01, Y7, X8
-	VADDPS        X7, X8, X8
-	VPERMILPS     $0x4e, X8, X7
-	VADDPS        X7, X8, X8
-	VPERMILPS     $0xb1, X8, X7
-	VADDPS        X7, X8, X8
-	VMOVSS        X8, (R12)(DX*1)
-	ADDQ          R11, R12
-	ADDQ          $0x04, CX
-	DECQ          AX
+	PREFETCHT0    2048(AX)
+	VPXORD        Z6, Z6, Z6
+	VPXORD        Z7, Z7, Z7
+	VMOVDQU64     (AX), Z8
+	VPERMW        Z0, Z8, Z9
+	VPDPWSSD      (R13), Z9, Z6
+	VPDPWSSD      (R13)(R9*1), Z9, Z7
+	VPSRLW        $0x04, Z8, Z9
+	VPERMW        Z0, Z9, Z9
+	VPDPWSSD      64(R13), Z9, Z6
+	VPDPWSSD      64(R13)(R9*1), Z9, Z7
+	VPSRLW        $0x08, Z8, Z9
+	VPERMW        Z0, Z9, Z9
+	VPDPWSSD      128(R13), Z9, Z6
+	VPDPWSSD      128(R13)(R9*1), Z9, Z7
+	VPSRLW        $0x0c, Z8, Z8
+	VPERMW        Z0, Z8, Z8
+	VPDPWSSD      192(R13), Z8, Z6
+	VPDPWSSD      192(R13)(R9*1), Z8, Z7
+	LEAQ          (DX), R11
+	SHRQ          $0x08, R11
+	VBROADCASTSS  (DI)(R11*4), Z8
+	MOVBQZX       (CX), R11
+	VBROADCASTSS  (SI)(R11*4), Z9
+	MOVBQZX       1(CX), R11
+	VBROADCASTSS  (SI)(R11*4), K1, Z9
+	VFMADD213PS   Z1, Z8, Z9
+	VMULPS        (R14), Z9, Z8
+	VCVTDQ2PS     Z6, Z6
+	VFMADD231PS   Z6, Z8, Z2
+	VMULPS        (R14)(R10*1), Z9, Z8
+	VCVTDQ2PS     Z7, Z7
+	VFMADD231PS   Z7, Z8, Z4
+	PREFETCHT0    2048(AX)(R8*1)
+	VPXORD        Z10, Z10, Z10
+	VPXORD        Z11, Z11, Z11
+	VMOVDQU64     (AX)(R8*1), Z8
+	VPERMW        Z0, Z8, Z9
+	VPDPWSSD      (R13), Z9, Z10
+	VPDPWSSD      (R13)(R9*1), Z9, Z11
+	VPSRLW        $0x04, Z8, Z9
+	VPERMW        Z0, Z9, Z9
+	VPDPWSSD      64(R13), Z9, Z10
+	VPDPWSSD      64(R13)(R9*1), Z9, Z11
+	VPSRLW        $0x08, Z8, Z9
+	VPERMW        Z0, Z9, Z9
+	VPDPWSSD      128(R13), Z9, Z10
+	VPDPWSSD      128(R13)(R9*1), Z9, Z11
+	VPSRLW        $0x0c, Z8, Z8
+	VPERMW        Z0, Z8, Z8
+	VPDPWSSD      192(R13), Z8, Z10
+	VPDPWSSD      192(R13)(R9*1), Z8, Z11
+	LEAQ          (DX)(BX*1), R11
+	SHRQ          $0x08, R11
+	VBROADCASTSS  (DI)(R11*4), Z8
+	MOVBQZX       (CX)(BX*1), R11
+	VBROADCASTSS  (SI)(R11*4), Z9
+	MOVBQZX       1(CX)(BX*1), R11
+	VBROADCASTSS  (SI)(R11*4), K1, Z9
+	VFMADD213PS   Z1, Z8, Z9
+	VMULPS        (R14), Z9, Z8
+	VCVTDQ2PS     Z10, Z10
+	VFMADD231PS   Z10, Z8, Z3
+	VMULPS        (R14)(R10*1), Z9, Z8
+	VCVTDQ2PS     Z11, Z11
+	VFMADD231PS   Z11, Z8, Z5
+	ADDQ          $0x40, AX
+	ADDQ          $0x02, CX
+	ADDQ          $0x02, DX
+	ADDQ          $0x00000100, R13
+	ADDQ          $0x40, R14
+	DECQ          R12
+	JNZ           pairs
+	PREFETCHT0    512(CX)
+	PREFETCHT0    512(CX)(BX*1)
+	MOVQ          out+16(FP), R11
+	MOVQ          outRow+24(FP), R12
+	MOVQ          outToken+32(FP), R13
+	VEXTRACTF64X4 $0x01, Z2, Y8
+	VADDPS        Y2, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X9
+	VADDPS        X8, X9, X9
+	VPERMILPS     $0x4e, X9, X8
+	VADDPS        X8, X9, X9
+	VPERMILPS     $0xb1, X9, X8
+	VADDPS        X8, X9, X9
+	VMOVSS        X9, (R11)
+	VEXTRACTF64X4 $0x01, Z3, Y8
+	VADDPS        Y3, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X9
+	VADDPS        X8, X9, X9
+	VPERMILPS     $0x4e, X9, X8
+	VADDPS        X8, X9, X9
+	VPERMILPS     $0xb1, X9, X8
+	VADDPS        X8, X9, X9
+	VMOVSS        X9, (R11)(R12*1)
+	ADDQ          R13, R11
+	VEXTRACTF64X4 $0x01, Z4, Y8
+	VADDPS        Y4, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X9
+	VADDPS        X8, X9, X9
+	VPERMILPS     $0x4e, X9, X8
+	VADDPS        X8, X9, X9
+	VPERMILPS     $0xb1, X9, X8
+	VADDPS        X8, X9, X9
+	VMOVSS        X9, (R11)
+	VEXTRACTF64X4 $0x01, Z5, Y8
+	VADDPS        Y5, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X9
+	VADDPS        X8, X9, X9
+	VPERMILPS     $0x4e, X9, X8
+	VADDPS        X8, X9, X9
+	VPERMILPS     $0xb1, X9, X8
+	VADDPS        X8, X9, X9
+	VMOVSS        X9, (R11)(R12*1)
+	ADDQ          R13, R11
+	ADDQ          $0x04, out+16(FP)
+	DECQ          n+0(FP)
 	JNZ           rows
-
-rows_end:
 	VZEROUPPER
 	RET
 
-// func wideWholeDot3(n int, pairs int, out *float32, outRow uintptr, outToken uintptr, codes *byte, codeRow uintptr, absmax *float32, absmaxRow uintptr, words *int16, wordToken uintptr, steps *float32, stepToken uintptr)
+// func wideWholeDot3(n int, pairs int, out *float32, outRow uintptr, outToken uintptr, codes *byte, absmax *byte, first int, other int, values *float32, nested *float32, words *int16, wordToken uintptr, steps *float32, stepToken uintptr, offset float32)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
-TEXT ·wideWholeDot3(SB), NOSPLIT, $0-104
-	MOVQ      n+0(FP), AX
-	MOVQ      out+16(FP), CX
-	MOVQ      outRow+24(FP), DX
-	MOVQ      codes+40(FP), BX
-	MOVQ      codeRow+48(FP), SI
-	MOVQ      absmax+56(FP), DI
-	MOVQ      absmaxRow+64(FP), R8
-	MOVQ      wordToken+80(FP), R9
-	MOVQ      stepToken+96(FP), R10
-	VMOVDQU64 nf4_steps<>+0(SB), Z0
-	MOVL      $0x0000ff00, R11
-	KMOVW     R11, K1
-	TESTQ     AX, AX
-	JZ        rows_end
+TEXT ·wideWholeDot3(SB), NOSPLIT, $0-124
+	MOVQ         codes+40(FP), AX
+	MOVQ         absmax+48(FP), CX
+	MOVQ         first+56(FP), DX
+	MOVQ         other+64(FP), BX
+	MOVQ         values+72(FP), SI
+	MOVQ         nested+80(FP), DI
+	MOVQ         BX, R8
+	SHLQ         $0x05, R8
+	MOVQ         wordToken+96(FP), R9
+	MOVQ         stepToken+112(FP), R10
+	VBROADCASTSS offset+120(FP), Z1
+	VMOVDQU64    nf4_steps<>+0(SB), Z0
+	MOVQ         $0x0000ff00, R11
+	KMOVW        R11, K1
 
 rows:
-	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
-	MOVQ   pairs+8(FP), R11
-	MOVQ   words+72(FP), R12
-	MOVQ   steps+88(FP), R13
-	TESTQ  R11, R11
-	JZ     pairs_end
+	VPXORD Z7, Z7, Z7
+	MOVQ   pairs+8(FP), R12
+	MOVQ   words+88(FP), R13
+	MOVQ   steps+104(FP), R14
 
 pairs:
-	PREFETCHT0   2048(BX)
-	VPXORD       Z7, Z7, Z7
-	VPXORD       Z8, Z8, Z8
-	VPXORD       Z9, Z9, Z9
-	VMOVDQU64    (BX), Z10
-	VPERMW       Z0, Z10, Z11
-	VPDPWSSD     (R12), Z11, Z7
-	VPDPWSSD     (R12)(R9*1), Z11, Z8
-	VPDPWSSD     (R12)(R9*2), Z11, Z9
-	VPSRLW       $0x04, Z10, Z11
-	VPERMW       Z0, Z11, Z11
-	VPDPWSSD     64(R12), Z11, Z7
-	VPDPWSSD     64(R12)(R9*1), Z11, Z8
-	VPDPWSSD     64(R12)(R9*2), Z11, Z9
-	VPSRLW       $0x08, Z10, Z11
-	VPERMW       Z0, Z11, Z11
-	VPDPWSSD     128(R12), Z11, Z7
-	VPDPWSSD     128(R12)(R9*1), Z11, Z8
-	VPDPWSSD     128(R12)(R9*2), Z11, Z9
-	VPSRLW       $0x0c, Z10, Z10
-	VPERMW       Z0, Z10, Z10
-	VPDPWSSD     192(R12), Z10, Z7
-	VPDPWSSD     192(R12)(R9*1), Z10, Z8
-	VPDPWSSD     192(R12)(R9*2), Z10, Z9
-	VBROADCASTSS (DI), Z10
-	VBROADCASTSS 4(DI), K1, Z10
-	VMULPS       (R13), Z10, Z11
-	VCVTDQ2PS    Z7, Z7
-	VFMADD231PS  Z7, Z11, Z1
-	VMULPS       (R13)(R10*1), Z10, Z11
-	VCVTDQ2PS    Z8, Z8
-	VFMADD231PS  Z8, Z11, Z3
-	VMULPS       (R13)(R10*2), Z10, Z10
-	VCVTDQ2PS    Z9, Z9
-	VFMADD231PS  Z9, Z10, Z5
-	PREFETCHT0   2048(BX)(SI*1)
-	VPXORD       Z12, Z12, Z12
-	VPXORD       Z13, Z13, Z13
-	VPXORD       Z14, Z14, Z14
-	VMOVDQU64    (BX)(SI*1), Z10
-	VPERMW       Z0, Z10, Z11
-	VPDPWSSD     (R12), Z11, Z12
-	VPDPWSSD     (R12)(R9*1), Z11, Z13
-	VPDPWSSD     (R12)(R9*2), Z11, Z14
-	VPSRLW       $0x04, Z10, Z11
-	VPERMW       Z0, Z11, Z11
-	VPDPWSSD     64(R12), Z11, Z12
-	VPDPWSSD     64(R12)(R9*1), Z11, Z13
-	VPDPWSSD     64(R12)(R9*2), Z11, Z14
-	VPSRLW       $0x08, Z10, Z11
-	VPERMW       Z0, Z11, Z11
-	VPDPWSSD     128(R12), Z11, Z12
-	VPDPWSSD     128(R12)(R9*1), Z11, Z13
-	VPDPWSSD     128(R12)(R9*2), Z11, Z14
-	VPSRLW       $0x0c, Z10, Z10
-	VPERMW       Z0, Z10, Z10
-	VPDPWSSD     192(R12), Z10, Z12
-	VPDPWSSD     192(R12)(R9*1), Z10, Z13
-	VPDPWSSD     192(R12)(R9*2), Z10, Z14
-	VBROADCASTSS (DI)(R8*1), Z10
-	VBROADCASTSS 4(DI)(R8*1), K1, Z10
-	VMULPS       (R13), Z10, Z11
-	VCVTDQ2PS    Z12, Z12
-	VFMADD231PS  Z12, Z11, Z2
-	VMULPS       (R13)(R10*1), Z10, Z11
-	VCVTDQ2PS    Z13, Z13
-	VFMADD231PS  Z13, Z11, Z4
-	VMULPS       (R13)(R10*2), Z10, Z10
-	VCVTDQ2PS    Z14, Z14
-	VFMADD231PS  Z14, Z10, Z6
-	ADDQ         $0x40, BX
-	ADDQ         $0x08, DI
-	ADDQ         $0x00000100, R12
-	ADDQ         $0x40, R13
-	DECQ         R11
-	JNZ          pairs
-
-pairs_end:
-	MOVQ          outToken+32(FP), R11
-	MOVQ          CX, R12
-	VEXTRACTF64X4 $0x01, Z1, Y10
-	VADDPS        Y1, Y10, Y10
-	VEXTRACTF32X4 $0x01, Y10, X11
-	VADDPS        X10, X11, X11
-	VPERMILPS     $0x4e, X11, X10
-	VADDPS        X10, X11, X11
-	VPERMILPS     $0xb1, X11, X10
-	VADDPS        X10, X11, X11
-	VMOVSS        X11, (R12)
-	VEXTRACTF64X4 $0x01, Z2, Y10
-	VADDPS        Y2, Y10, Y10
-	VEXTRACTF32X4 $0x01, Y10, X11
-	VADDPS        X10, X11, X11
-	VPERMILPS     $0x4e, X11, X10
-	VADDPS        X10, X11, X11
-	VPERMILPS     $0xb1, X11, X10
-	VADDPS        X10, X11, X11
-	VMOVSS        X11, (R12)(DX*1)
-	ADDQ          R11, R12
-	VEXTRACTF64X4 $0x01, Z3, Y10
-	VADDPS        Y3, Y10, Y10
-	VEXTRACTF32X4 $0x01, Y10, X11
-	VADDPS        X10, X11, X11
-	VPERMILPS     $0x4e, X11, X10
-	VADDPS        X10, X11, X11
-	VPERMILPS     $0xb1, X11, X10
-	VADDPS        X10, X11, X11
-	VMOVSS        X11, (R12)
-	VEXTRACTF64X4 $0x01, Z4, Y10
-	VADDPS        Y4, Y10, Y10
-	VEXTRACTF32X4 $0x01, Y10, X11
-	VADDPS        X10, X11, X11
-	VPERMILPS     $0x4e, X11, X10
-	VADDPS        X10, X11, X11
-	VPERMILPS     $0xb1, X11, X10
-	VADDPS        X10, X11, X11
-	VMOVSS        X11, (R12)(DX*1)
-	ADDQ          R11, R12
-	VEXTRACTF64X4 $0x01, Z5, Y10
-	VADDPS        Y5, Y10, Y10
-	VEXTRACTF32X4 $0x01, Y10, X11
-	VADDPS        X10, X11, X11
-	VPERMILPS     $0x4e, X11, X10
-	VADDPS        X10, X11, X11
-	VPERMILPS     $0xb1, X11, X10
-	VADDPS        X10, X11, X11
-	VMOVSS        X11, (R12)
-	VEXTRACTF64X4 $0x01, Z6, Y10
-	VADDPS        Y6, Y10, Y10
-	VEXTRACTF32X4 $0x01, Y10, X11
-	VADDPS        X10, X11, X11
-	VPERMILPS     $0x4e, X11, X10
-	VADDPS        X10, X11, X11
-	VPERMILPS     $0xb1, X11, X10
-	VADDPS        X10, X11, X11
-	VMOVSS        X11, (R12)(DX*1)
-	ADDQ          R11, R12
-	ADDQ          $0x04, CX
-	DECQ          AX
+	PREFETCHT0    2048(AX)
+	VPXORD        Z8, Z8, Z8
+	VPXORD        Z9, Z9, Z9
+	VPXORD        Z10, Z10, Z10
+	VMOVDQU64     (AX), Z11
+	VPERMW        Z0, Z11, Z12
+	VPDPWSSD      (R13), Z12, Z8
+	VPDPWSSD      (R13)(R9*1), Z12, Z9
+	VPDPWSSD      (R13)(R9*2), Z12, Z10
+	VPSRLW        $0x04, Z11, Z12
+	VPERMW        Z0, Z12, Z12
+	VPDPWSSD      64(R13), Z12, Z8
+	VPDPWSSD      64(R13)(R9*1), Z12, Z9
+	VPDPWSSD      64(R13)(R9*2), Z12, Z10
+	VPSRLW        $0x08, Z11, Z12
+	VPERMW        Z0, Z12, Z12
+	VPDPWSSD      128(R13), Z12, Z8
+	VPDPWSSD      128(R13)(R9*1), Z12, Z9
+	VPDPWSSD      128(R13)(R9*2), Z12, Z10
+	VPSRLW        $0x0c, Z11, Z11
+	VPERMW        Z0, Z11, Z11
+	VPDPWSSD      192(R13), Z11, Z8
+	VPDPWSSD      192(R13)(R9*1), Z11, Z9
+	VPDPWSSD      192(R13)(R9*2), Z11, Z10
+	LEAQ          (DX), R11
+	SHRQ          $0x08, R11
+	VBROADCASTSS  (DI)(R11*4), Z11
+	MOVBQZX       (CX), R11
+	VBROADCASTSS  (SI)(R11*4), Z12
+	MOVBQZX       1(CX), R11
+	VBROADCASTSS  (SI)(R11*4), K1, Z12
+	VFMADD213PS   Z1, Z11, Z12
+	VMULPS        (R14), Z12, Z11
+	VCVTDQ2PS     Z8, Z8
+	VFMADD231PS   Z8, Z11, Z2
+	VMULPS        (R14)(R10*1), Z12, Z11
+	VCVTDQ2PS     Z9, Z9
+	VFMADD231PS   Z9, Z11, Z4
+	VMULPS        (R14)(R10*2), Z12, Z11
+	VCVTDQ2PS     Z10, Z10
+	VFMADD231PS   Z10, Z11, Z6
+	PREFETCHT0    2048(AX)(R8*1)
+	VPXORD        Z13, Z13, Z13
+	VPXORD        Z14, Z14, Z14
+	VPXORD        Z15, Z15, Z15
+	VMOVDQU64     (AX)(R8*1), Z11
+	VPERMW        Z0, Z11, Z12
+	VPDPWSSD      (R13), Z12, Z13
+	VPDPWSSD      (R13)(R9*1), Z12, Z14
+	VPDPWSSD      (R13)(R9*2), Z12, Z15
+	VPSRLW        $0x04, Z11, Z12
+	VPERMW        Z0, Z12, Z12
+	VPDPWSSD      64(R13), Z12, Z13
+	VPDPWSSD      64(R13)(R9*1), Z12, Z14
+	VPDPWSSD      64(R13)(R9*2), Z12, Z15
+	VPSRLW        $0x08, Z11, Z12
+	VPERMW        Z0, Z12, Z12
+	VPDPWSSD      128(R13), Z12, Z13
+	VPDPWSSD      128(R13)(R9*1), Z12, Z14
+	VPDPWSSD      128(R13)(R9*2), Z12, Z15
+	VPSRLW        $0x0c, Z11, Z11
+	VPERMW        Z0, Z11, Z11
+	VPDPWSSD      192(R13), Z11, Z13
+	VPDPWSSD      192(R13)(R9*1), Z11, Z14
+	VPDPWSSD      192(R13)(R9*2), Z11, Z15
+	LEAQ          (DX)(BX*1), R11
+	SHRQ          $0x08, R11
+	VBROADCASTSS  (DI)(R11*4), Z11
+	MOVBQZX       (CX)(BX*1), R11
+	VBROADCASTSS  (SI)(R11*4), Z12
+	MOVBQZX       1(CX)(BX*1), R11
+	VBROADCASTSS  (SI)(R11*4), K1, Z12
+	VFMADD213PS   Z1, Z11, Z12
+	VMULPS        (R14), Z12, Z11
+	VCVTDQ2PS     Z13, Z13
+	VFMADD231PS   Z13, Z11, Z3
+	VMULPS        (R14)(R10*1), Z12, Z11
+	VCVTDQ2PS     Z14, Z14
+	VFMADD231PS   Z14, Z11, Z5
+	VMULPS        (R14)(R10*2), Z12, Z11
+	VCVTDQ2PS     Z15, Z15
+	VFMADD231PS   Z15, Z11, Z7
+	ADDQ          $0x40, AX
+	ADDQ          $0x02, CX
+	ADDQ          $0x02, DX
+	ADDQ          $0x00000100, R13
+	ADDQ          $0x40, R14
+	DECQ          R12
+	JNZ           pairs
+	PREFETCHT0    512(CX)
+	PREFETCHT0    512(CX)(BX*1)
+	MOVQ          out+16(FP), R11
+	MOVQ          outRow+24(FP), R12
+	MOVQ          outToken+32(FP), R13
+	VEXTRACTF64X4 $0x01, Z2, Y11
+	VADDPS        Y2, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X12
+	VADDPS        X11, X12, X12
+	VPERMILPS     $0x4e, X12, X11
+	VADDPS        X11, X12, X12
+	VPERMILPS     $0xb1, X12, X11
+	VADDPS        X11, X12, X12
+	VMOVSS        X12, (R11)
+	VEXTRACTF64X4 $0x01, Z3, Y11
+	VADDPS        Y3, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X12
+	VADDPS        X11, X12, X12
+	VPERMILPS     $0x4e, X12, X11
+	VADDPS        X11, X12, X12
+	VPERMILPS     $0xb1, X12, X11
+	VADDPS        X11, X12, X12
+	VMOVSS        X12, (R11)(R12*1)
+	ADDQ          R13, R11
+	VEXTRACTF64X4 $0x01, Z4, Y11
+	VADDPS        Y4, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X12
+	VADDPS        X11, X12, X12
+	VPERMILPS     $0x4e, X12, X11
+	VADDPS        X11, X12, X12
+	VPERMILPS     $0xb1, X12, X11
+	VADDPS        X11, X12, X12
+	VMOVSS        X12, (R11)
+	VEXTRACTF64X4 $0x01, Z5, Y11
+	VADDPS        Y5, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X12
+	VADDPS        X11, X12, X12
+	VPERMILPS     $0x4e, X12, X11
+	VADDPS        X11, X12, X12
+	VPERMILPS     $0xb1, X12, X11
+	VADDPS        X11, X12, X12
+	VMOVSS        X12, (R11)(R12*1)
+	ADDQ          R13, R11
+	VEXTRACTF64X4 $0x01, Z6, Y11
+	VADDPS        Y6, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X12
+	VADDPS        X11, X12, X12
+	VPERMILPS     $0x4e, X12, X11
+	VADDPS        X11, X12, X12
+	VPERMILPS     $0xb1, X12, X11
+	VADDPS        X11, X12, X12
+	VMOVSS        X12, (R11)
+	VEXTRACTF64X4 $0x01, Z7, Y11
+	VADDPS        Y7, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X12
+	VADDPS        X11, X12, X12
+	VPERMILPS     $0x4e, X12, X11
+	VADDPS        X11, X12, X12
+	VPERMILPS     $0xb1, X12, X11
+	VADDPS        X11, X12, X12
+	VMOVSS        X12, (R11)(R12*1)
+	ADDQ          R13, R11
+	ADDQ          $0x04, out+16(FP)
+	DECQ          n+0(FP)
 	JNZ           rows
-
-rows_end:
 	VZEROUPPER
 	RET
 

@@ -18,6 +18,7 @@ type Backend struct {
 	vector [2][]float32 // weight vectors widened to float32, one for each a single operation may need
 	rows   []float32    // what an operation lays out anew for all threads
 	whole  whole        // activations as linearWhole takes them
+	parts  []uint16     // activations as linearParts takes them
 }
 
 var _ kernels.Backend = (*Backend)(nil)

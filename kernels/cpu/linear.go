@@ -23,7 +23,7 @@ func (b *Backend) Linear(out, x, weight, bias kernels.Tensor) {
 		}
 		return
 	}
-	if b.linearTiles(out, x, weight, bs) {
+	if b.linearParts(out, x, weight, bs) || b.linearTiles(out, x, weight, bs) {
 		return
 	}
 	b.multiply(product{
@@ -46,6 +46,9 @@ func (b *Backend) LinearBackward(dx, dout, weight kernels.Tensor) {
 	kernels.Want("LinearBackward", "dx", dx, kernels.F32, T, K)
 	kernels.Want("LinearBackward", "dout", dout, kernels.F32, T, N)
 	kernels.WantWeight("LinearBackward", weight, N, K)
+	if b.linearBackwardParts(dx, dout, weight) {
+		return
+	}
 	p := product{
 		c: dx.F32s(), rows: T, cols: K,
 		a: dout.F32s(), inner: N, aRow: N, aCol: 1,

@@ -49,14 +49,13 @@ func (b *Backend) packTokens(x kernels.Tensor) []float32 {
 
 // multiplyTiles sets out (T,N) from the tokens' panels.
 func (b *Backend) multiplyTiles(out kernels.Tensor, packed []float32, weight kernels.Tensor, bias []float32) {
-	T, N, K, o := out.Rows, out.Cols, weight.Cols, out.F32s()
+	T, N, K := out.Rows, out.Cols, weight.Cols
 	width, tileRows := b.loops.tileColumns, b.loops.tileRows
 	tokens := (T + width - 1) / width * width
 	b.pool.each((N+tileGroup-1)/tileGroup, 1, func(w *worker, lo, hi int) {
 		wide := w.floats(0, tileGroup*tileStride)
 		high := (tileGroup + width - 1) / width * width
 		sums := w.floats(1, high*tokens) // (tileGroup,tokens), and rows up to whole panels
-		turned := w.floats(2, tokens*width)
 		for group := lo; group < hi; group++ {
 			n := group * tileGroup
 			rows := min(tileGroup, N-n)
@@ -72,20 +71,28 @@ func (b *Backend) multiplyTiles(out kernels.Tensor, packed []float32, weight ker
 					}
 				}
 			}
-			for r := 0; r < rows; r += width {
-				b.loops.packColumns(turned, kernels.HostTensor(kernels.F32, high, tokens, kernels.AsBytes(sums)), r*tokens, tokens, tokens)
-				count := min(width, rows-r)
-				for t := range T {
-					to, from := o[t*N+n+r:][:count], turned[t*width:][:count]
-					if bias == nil {
-						copy(to, from)
-					} else {
-						b.loops.add(to, from, bias[n+r:])
-					}
-				}
-			}
+			b.turn(w, out, sums, n, rows, tokens, bias)
 		}
 	})
+}
+
+// turn sets columns [n,n+rows) of out (T,N) from sums (rows,tokens), which has room for rows up to whole panels.
+func (b *Backend) turn(w *worker, out kernels.Tensor, sums []float32, n, rows, tokens int, bias []float32) {
+	o, N, width := out.F32s(), out.Cols, b.loops.tileColumns
+	turned := w.floats(2, tokens*width)
+	all := kernels.HostTensor(kernels.F32, len(sums)/tokens, tokens, kernels.AsBytes(sums))
+	for r := 0; r < rows; r += width {
+		b.loops.packColumns(turned, all, r*tokens, tokens, tokens)
+		count := min(width, rows-r)
+		for t := range out.Rows {
+			to, from := o[t*N+n+r:][:count], turned[t*width:][:count]
+			if bias == nil {
+				copy(to, from)
+			} else {
+				b.loops.add(to, from, bias[n+r:])
+			}
+		}
+	}
 }
 
 // widenRows fills wide, whose rows lie tileStride apart, with count elements, from column k, of the rows of weights from row on.

@@ -44,10 +44,6 @@ func (b *Backend) loadNF4(dst []float32, t kernels.Tensor, at int) {
 
 // absmaxima are the scales of len(dst) blocks.
 func (l *loops) absmaxima(dst []float32, q *kernels.Quant, block int) {
-	absmaximaBy(l.nestedScales, dst, q, block)
-}
-
-func absmaximaBy(nestedScales func(dst []float32, codes []byte, scale, offset float32), dst []float32, q *kernels.Quant, block int) {
 	if q.NestedBlockSize == 0 {
 		copy(dst, q.Absmax.F32s()[block:])
 		return
@@ -56,7 +52,7 @@ func absmaximaBy(nestedScales func(dst []float32, codes []byte, scale, offset fl
 	for len(dst) > 0 {
 		group := block / q.NestedBlockSize
 		n := min(len(dst), (group+1)*q.NestedBlockSize-block)
-		nestedScales(dst[:n], codes[block:], scales[group], q.NestedOffset)
+		l.nestedScales(dst[:n], codes[block:], scales[group], q.NestedOffset)
 		dst, block = dst[n:], block+n
 	}
 }

@@ -47,6 +47,8 @@ type loops struct {
 	wholeDots  func(w *worker, out []float32, outRow int, t kernels.Tensor, row, rows int, a whole, tokens int)
 	wholeRows  int
 
+	parts *parts // nil: there is no unit for them
+
 	// Elements.
 	add       func(out, x, y []float32)
 	multiply  func(out, x []float32, s float32)

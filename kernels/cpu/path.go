@@ -6,20 +6,22 @@ import (
 	"strings"
 )
 
-// Path is a version of the kernels: plain Go, or assembly for vectors of some width.
+// Path is a version of the kernels: plain Go, or assembly for vectors of some width or tiles.
 type Path string
 
-// The paths. AVX2 takes AVX2, FMA and F16C, AVX512 also BMI2 and AVX-512 F, BW, DQ and VL.
+// The paths. AVX2 takes AVX2, FMA and F16C, AVX512 also BMI2 and AVX-512 F, BW, DQ and VL,
+// AMX also its tiles of bfloat16 and the system's leave.
 const (
 	Plain  Path = "plain"
 	AVX2   Path = "avx2"
 	AVX512 Path = "avx512"
+	AMX    Path = "amx"
 )
 
 // Paths are those that this processor runs, the fastest last.
 func Paths() []Path {
 	all := []Path{Plain}
-	for _, p := range []Path{AVX2, AVX512} {
+	for _, p := range []Path{AVX2, AVX512, AMX} {
 		if loopsOf(p) != nil {
 			all = append(all, p)
 		}

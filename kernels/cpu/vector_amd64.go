@@ -2,6 +2,7 @@ package cpu
 
 //go:generate go -C gen run . -out ../avx2_amd64.s -stubs ../avx2_amd64.go -pkg cpu
 //go:generate go -C gen run . -512 -out ../avx512_amd64.s -stubs ../avx512_amd64.go -pkg cpu
+//go:generate go -C gen run . -amx -out ../amx_amd64.s -stubs ../amx_amd64.go -pkg cpu
 
 import (
 	"unsafe"
@@ -15,13 +16,16 @@ import (
 func loopsOf(p Path) *loops {
 	x := &cpu.X86
 	narrow := x.HasAVX2 && x.HasFMA && x.HasF16C
+	wide := narrow && x.HasBMI2 && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL
 	switch {
 	case p == Plain:
 		return &plainLoops
 	case p == AVX2 && narrow:
 		return &avx2Loops
-	case p == AVX512 && narrow && x.HasBMI2 && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL:
+	case p == AVX512 && wide:
 		return &avx512Loops
+	case p == AMX && wide && hasTiles():
+		return &amxLoops
 	}
 	return nil
 }

@@ -15,7 +15,6 @@ var avx512Loops = func() loops {
 	l.tileRows, l.tileColumns = 12, 32
 	l.tile, l.packRows, l.packColumns = avx512Tile, avx512PackRows, avx512PackColumns
 	l.dots, l.dotsNF4 = avx512Dots, avx512DotsNF4
-	l.nestedScales = avx512NestedScales
 	if cpu.X86.HasAVX512VNNI {
 		l.wholeSplit, l.wholeDots, l.wholeRows = avx512WholeSplit, avx512WholeDots, 64
 	}
@@ -40,17 +39,8 @@ func avx512WholeSplit(a whole, x []float32, tokens int) {
 	wideWholeSplit(tokens*a.blocks, &a.words[0], &a.scales[0], &x[0])
 }
 
-func avx512NestedScales(dst []float32, codes []byte, scale, offset float32) {
-	vectors := len(dst) &^ 15
-	wideScales(vectors, unsafe.SliceData(dst), unsafe.SliceData(codes), &kernels.SignedMap[0], scale, offset)
-	avx2NestedScales(dst[vectors:], codes[vectors:], scale, offset)
-}
-
-var wideWholeKernels = [...]func(n, pairs int, out *float32, outRow, outToken uintptr, codes *byte, codeRow uintptr, absmax *float32, absmaxRow uintptr, words *int16, wordToken uintptr, steps *float32, stepToken uintptr){
+var wideWholeKernels = [...]func(n, pairs int, out *float32, outRow, outToken uintptr, codes, absmax *byte, first, other int, values, nested *float32, words *int16, wordToken uintptr, steps *float32, stepToken uintptr, offset float32){
 	nil, wideWholeDot1, wideWholeDot2, wideWholeDot3}
-
-// wideScalesAtOnce is about how many scales a thread has at once: they stay in the nearest cache.
-const wideScalesAtOnce = 2048
 
 // avx512WholeDots takes a row of the first half and one of the second at a time. Where they are odd in number, both halves
 // have the middle one.
@@ -59,20 +49,11 @@ func avx512WholeDots(w *worker, out []float32, outRow int, t kernels.Tensor, row
 		avx2WholeDots(w, out, outRow, t, row, rows, a, tokens)
 		return
 	}
-	K, half := t.Cols, (rows+1)/2
-	other := rows - half
-	most := max(1, wideScalesAtOnce/2/a.blocks)
-	for n := 0; n < half; n += most {
-		count := min(most, half-n)
-		scales := w.floats(3, 2*count*a.blocks)
-		first, second := scales[:count*a.blocks], scales[count*a.blocks:]
-		absmaximaBy(avx512NestedScales, first, t.Quant, (row+n)*a.blocks)
-		absmaximaBy(avx512NestedScales, second, t.Quant, (row+n+other)*a.blocks)
-		inTurns(tokens, len(wideWholeKernels)-1, func(at, each int) {
-			wideWholeKernels[each](count, a.blocks/2, &out[at*outRow+n], uintptr(4*other), uintptr(4*outRow), &t.Host[(row+n)*K/2], uintptr(other*K/2),
-				&first[0], uintptr(4*len(first)), &a.words[at*K], uintptr(2*K), &a.scales[8*at*a.blocks], uintptr(32*a.blocks))
-		})
-	}
+	q, K, half := t.Quant, t.Cols, (rows+1)/2
+	inTurns(tokens, len(wideWholeKernels)-1, func(at, each int) {
+		wideWholeKernels[each](half, a.blocks/2, &out[at*outRow], uintptr(4*(rows-half)), uintptr(4*outRow), &t.Host[row*K/2], &q.Absmax.Host[row*a.blocks], row*a.blocks, (rows-half)*a.blocks,
+			&kernels.SignedMap[0], &q.NestedAbsmax.F32s()[0], &a.words[at*K], uintptr(2*K), &a.scales[8*at*a.blocks], uintptr(32*a.blocks), q.NestedOffset)
+	})
 }
 
 var wideGemm = [...]func(k int, a *float32, aRow, aCol uintptr, b, c *float32, cRow uintptr, alpha float32){

@@ -1,4 +1,4 @@
-// Command gen writes the vector kernels of package cpu: AVX2 with FMA and F16C, or AVX-512. Lengths are multiples of eight elements
+// Command gen writes the vector kernels of package cpu: AVX2 with FMA and F16C, AVX-512, or AMX. Lengths are multiples of eight elements
 // unless a kernel says otherwise; strides are in bytes.
 package main
 
@@ -13,11 +13,15 @@ import (
 
 func main() {
 	wide := flag.Bool("512", false, "write the AVX-512 kernels")
+	tiles := flag.Bool("amx", false, "write the kernels of AMX tiles")
 	flag.Parse()
 	ConstraintExpr("amd64")
-	if *wide {
+	switch {
+	case *tiles:
+		amx()
+	case *wide:
 		avx512()
-	} else {
+	default:
 		avx2()
 	}
 	Generate()

@@ -21,7 +21,6 @@ func wideWhole() {
 	for i := range 2 * len(steps) {
 		DATA(2*i, U16(uint16(steps[i%len(steps)])))
 	}
-	wideScales()
 	for tokens := 1; tokens <= 3; tokens++ {
 		wideWholeDot(tokens, twice)
 	}
@@ -94,35 +93,16 @@ func wideWholeSplit() {
 	done()
 }
 
-// wideScales writes the scales of n blocks, a multiple of sixteen, from their codes: values[code]·scale + offset, rounded
-// twice.
-func wideScales() {
-	function("wideScales", "func(n int, dst *float32, codes *byte, values *float32, scale, offset float32)")
-	n, dst, from, values := pointer("n"), pointer("dst"), pointer("codes"), pointer("values")
-	scale, offset, all := wideParameter("scale"), wideParameter("offset"), K()
-	SHRQ(U8(4), n)
-	loop("loop", n, func() {
-		PREFETCHT0(Mem{Base: from, Disp: 1024})
-		index, z := ZMM(), wideZero() // zero depends on nothing, where a gather's target would
-		VPMOVZXBD(Mem{Base: from}, index)
-		KXNORW(all, all, all)
-		VGATHERDPS(Mem{Base: values, Index: index, Scale: 4}, all, z)
-		VMULPS(scale, z, z)
-		VADDPS(offset, z, z)
-		VMOVUPS(z, at(dst, 0))
-		ADDQ(U8(16), from)
-		ADDQ(U8(64), dst)
-	})
-	done()
-}
-
-// wideWholeDot sets out (tokens,2·n) to the products of n rows of weights, and of n that begin codeRow bytes behind them,
-// pairs of blocks long, with x as wideWholeSplit left it. The blocks' scales lie scaleRow bytes apart likewise, and sums
-// outRow. Two rows far apart are two streams to the processor, which so fetches each further ahead of itself.
+// wideWholeDot sets out (tokens,…) to the products of n rows of weights, and of n that begin other blocks behind them,
+// pairs of blocks long, with x as wideWholeSplit left it. first is the number of the first block; a block's scale is
+// nested[its number/256]·values[its code] + offset. Rows of out lie outRow, tokens outToken bytes apart. Two rows far apart are
+// two streams to the processor, which so fetches each further ahead of itself.
 func wideWholeDot(tokens int, twice Mem) {
-	function(fmt.Sprintf("wideWholeDot%d", tokens), "func(n, pairs int, out *float32, outRow, outToken uintptr, codes *byte, codeRow uintptr, absmax *float32, absmaxRow uintptr, words *int16, wordToken uintptr, steps *float32, stepToken uintptr)")
-	n, out, outRow := pointer("n"), pointer("out"), pointer("outRow")
-	codes, codeRow, absmax, absmaxRow := pointer("codes"), pointer("codeRow"), pointer("absmax"), pointer("absmaxRow")
+	function(fmt.Sprintf("wideWholeDot%d", tokens), "func(n, pairs int, out *float32, outRow, outToken uintptr, codes, absmax *byte, first, other int, values, nested *float32, words *int16, wordToken uintptr, steps *float32, stepToken uintptr, offset float32)")
+	codes, absmax, block, other := pointer("codes"), pointer("absmax"), pointer("first"), pointer("other")
+	values, nested, codeRow := pointer("values"), pointer("nested"), GP64()
+	MOVQ(other, codeRow)
+	SHLQ(U8(5), codeRow)
 	var wordToken, stepToken Register
 	if tokens > 1 {
 		wordToken, stepToken = pointer("wordToken"), pointer("stepToken")
@@ -133,60 +113,79 @@ func wideWholeDot(tokens int, twice Mem) {
 		}
 		return m
 	}
-	book, second, lanes := ZMM(), K(), GP32()
+	book, second, offset := ZMM(), K(), wideParameter("offset")
 	VMOVDQU64(twice, book)
-	MOVL(U32(0xff00), lanes)
-	KMOVW(lanes, second)
+	temporary := GP64()
+	MOVQ(U32(0xff00), temporary)
+	KMOVW(temporary.As32(), second)
 	sum := make([][2]VecVirtual, tokens)
-	loop("rows", n, func() {
-		for t := range sum {
-			sum[t] = [2]VecVirtual{wideZero(), wideZero()}
+	Label("rows")
+	for t := range sum {
+		sum[t] = [2]VecVirtual{wideZero(), wideZero()}
+	}
+	pairs, x, steps := pointer("pairs"), pointer("words"), pointer("steps")
+	Label("pairs")
+	for r := range 2 {
+		PREFETCHT0(row(Mem{Base: codes, Disp: prefetchBytes / 2}, r, codeRow))
+		acc := make([]VecVirtual, tokens)
+		for t := range acc {
+			acc[t] = wideZero()
 		}
-		pairs, x, steps := pointer("pairs"), pointer("words"), pointer("steps")
-		loop("pairs", pairs, func() {
-			for r := range 2 {
-				PREFETCHT0(row(Mem{Base: codes, Disp: prefetchBytes / 2}, r, codeRow))
-				acc := make([]VecVirtual, tokens)
-				for t := range acc {
-					acc[t] = wideZero()
-				}
-				all := ZMM()
-				VMOVDQU64(row(Mem{Base: codes}, r, codeRow), all)
-				for i := range 4 {
-					index, weights := all, ZMM()
-					if i > 0 {
-						index = weights
-						VPSRLW(U8(4*i), all, index)
-					}
-					VPERMW(book, index, weights)
-					for t := range acc {
-						addProducts(tokenAt(Mem{Base: x, Disp: 64 * i}, t, wordToken), weights, acc[t])
-					}
-				}
-				scale := wideBroadcast(row(Mem{Base: absmax}, r, absmaxRow))
-				VBROADCASTSS(row(Mem{Base: absmax, Disp: 4}, r, absmaxRow), second, scale)
-				for t := range acc {
-					step := ZMM()
-					VMULPS(tokenAt(Mem{Base: steps}, t, stepToken), scale, step)
-					VCVTDQ2PS(acc[t], acc[t])
-					VFMADD231PS(acc[t], step, sum[t][r])
-				}
+		all := ZMM()
+		VMOVDQU64(row(Mem{Base: codes}, r, codeRow), all)
+		for i := range 4 {
+			index, weights := all, ZMM()
+			if i > 0 {
+				index = weights
+				VPSRLW(U8(4*i), all, index)
 			}
-			ADDQ(U8(64), codes)
-			ADDQ(U8(8), absmax)
-			ADDQ(U32(256), x)
-			ADDQ(U8(64), steps)
-		})
-		outToken, to := pointer("outToken"), GP64()
-		MOVQ(out, to)
-		for t := range sum {
-			for r := range 2 {
-				VMOVSS(wideLanes(sum[t][r]), row(Mem{Base: to}, r, outRow))
+			VPERMW(book, index, weights)
+			for t := range acc {
+				addProducts(tokenAt(Mem{Base: x, Disp: 64 * i}, t, wordToken), weights, acc[t])
 			}
-			ADDQ(outToken, to)
 		}
-		ADDQ(U8(4), out)
-	})
+		LEAQ(row(Mem{Base: block}, r, other), temporary)
+		SHRQ(U8(8), temporary)
+		group := wideBroadcast(Mem{Base: nested, Index: temporary, Scale: 4})
+		MOVBQZX(row(Mem{Base: absmax}, r, other), temporary)
+		scale := wideBroadcast(Mem{Base: values, Index: temporary, Scale: 4})
+		MOVBQZX(row(Mem{Base: absmax, Disp: 1}, r, other), temporary)
+		VBROADCASTSS(Mem{Base: values, Index: temporary, Scale: 4}, second, scale)
+		VFMADD213PS(offset, group, scale)
+		for t := range acc {
+			step := ZMM()
+			VMULPS(tokenAt(Mem{Base: steps}, t, stepToken), scale, step)
+			VCVTDQ2PS(acc[t], acc[t])
+			VFMADD231PS(acc[t], step, sum[t][r])
+		}
+	}
+	ADDQ(U8(64), codes)
+	ADDQ(U8(2), absmax)
+	ADDQ(U8(2), block)
+	ADDQ(U32(256), x)
+	ADDQ(U8(64), steps)
+	DECQ(pairs)
+	JNZ(LabelRef("pairs"))
+	PREFETCHT0(Mem{Base: absmax, Disp: 512})
+	PREFETCHT0(Mem{Base: absmax, Index: other, Scale: 1, Disp: 512})
+	out, outRow, outToken := pointer("out"), pointer("outRow"), pointer("outToken")
+	for t := range sum {
+		for r := range 2 {
+			VMOVSS(wideLanes(sum[t][r]), row(Mem{Base: out}, r, outRow))
+		}
+		ADDQ(outToken, out)
+	}
+	to, err := Param("out").Resolve()
+	if err != nil {
+		panic(err)
+	}
+	ADDQ(U8(4), to.Addr)
+	count, err := Param("n").Resolve()
+	if err != nil {
+		panic(err)
+	}
+	DECQ(count.Addr)
+	JNZ(LabelRef("rows"))
 	done()
 }
 
