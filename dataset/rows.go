@@ -44,8 +44,9 @@ func ReadJSONL(path string) ([]Row, error) {
 	return readRows(path, f)
 }
 
-// WriteJSONL writes rows as ReadJSONL reads them, into a new file.
-func WriteJSONL(path string, rows []Row) error {
+// Join writes the rows of files, one after the other, as ReadJSONL reads them, into a new file. The rows of one file at a time are in
+// memory.
+func Join(path string, files ...string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return fmt.Errorf("write the dataset: %w", err)
@@ -53,12 +54,19 @@ func WriteJSONL(path string, rows []Row) error {
 	buffer := bufio.NewWriter(f)
 	lines := json.NewEncoder(buffer)
 	lines.SetEscapeHTML(false)
-	for _, row := range rows {
-		if err = lines.Encode(row); err != nil {
-			break
+	for _, name := range files {
+		rows, err := Read(name)
+		if err != nil {
+			f.Close()
+			return err
+		}
+		for _, row := range rows {
+			if err = lines.Encode(row); err != nil {
+				return errors.Join(fmt.Errorf("write the dataset %s: %w; check the disk", path, err), f.Close())
+			}
 		}
 	}
-	if err := errors.Join(err, buffer.Flush(), f.Close()); err != nil {
+	if err := errors.Join(buffer.Flush(), f.Close()); err != nil {
 		return fmt.Errorf("write the dataset %s: %w; check the disk", path, err)
 	}
 	return nil

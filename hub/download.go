@@ -31,6 +31,16 @@ func (s Snapshot) Paths() []string {
 	return all
 }
 
+// picked is the snapshot with some of its files.
+func (s Snapshot) picked(r Repo, pick func([]File) ([]File, error)) (Snapshot, error) {
+	files, err := pick(s.Files)
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("%s %s: %w", r.Kind, r.Name, err)
+	}
+	s.Files = files
+	return s, nil
+}
+
 // Useful asks the hub which files Download would bring: of a model its weights as safetensors, its configuration, tokenizer
 // and licence, of a dataset its .jsonl files, or without any its .parquet ones. Offline it is the files in the cache.
 func (c *Client) Useful(ctx context.Context, r Repo) (Listing, error) {
@@ -55,9 +65,12 @@ func (c *Client) Useful(ctx context.Context, r Repo) (Listing, error) {
 	return l, nil
 }
 
-// Missing is how many bytes a download of a repository would bring, less the files that the cache has whole.
+// Missing is how many bytes a run would bring of a model, or of a dataset's training rows, less the files that the cache has whole.
 func (c *Client) Missing(ctx context.Context, r Repo) (bytes int64, err error) {
 	l, err := c.Useful(ctx, r)
+	if err == nil && r.Kind == Dataset {
+		l.Files, err = trainingFiles(l.Files)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -77,11 +90,11 @@ func (c *Client) offline(r Repo, err error) error {
 // that are there and their total; it is not called by two goroutines at once. When ctx is cancelled, or the process killed,
 // the next download goes on from there. If the hub cannot be reached, a cache with all files will do.
 func (c *Client) Download(ctx context.Context, r Repo, progress func(done, total int64)) (Snapshot, error) {
-	return c.download(ctx, r, func([]File) error { return nil }, progress)
+	return c.download(ctx, r, func(files []File) ([]File, error) { return files, nil }, progress)
 }
 
-// download is Download of files that suit.
-func (c *Client) download(ctx context.Context, r Repo, suit func([]File) error, progress func(done, total int64)) (Snapshot, error) {
+// download is Download of those useful files that pick picks.
+func (c *Client) download(ctx context.Context, r Repo, pick func([]File) ([]File, error), progress func(done, total int64)) (Snapshot, error) {
 	r, err := r.check()
 	if err != nil {
 		return Snapshot{}, err
@@ -92,7 +105,7 @@ func (c *Client) download(ctx context.Context, r Repo, suit func([]File) error, 
 			return Snapshot{}, c.offline(r, err)
 		}
 		s.Note = "HF_HUB_OFFLINE is set, so the cache is taken as it is"
-		return s, suit(s.Files)
+		return s.picked(r, pick)
 	}
 	l, err := c.Useful(ctx, r)
 	var unreachable temporary
@@ -102,15 +115,15 @@ func (c *Client) download(ctx context.Context, r Repo, suit func([]File) error, 
 			return Snapshot{}, err
 		}
 		s.Note = fmt.Sprintf("the hub cannot be asked (%v), so the cache is taken as it is", unreachable)
-		return s, suit(s.Files)
+		return s.picked(r, pick)
 	}
 	if err != nil {
 		return Snapshot{}, err
 	}
-	if err := suit(l.Files); err != nil {
+	s, err := Snapshot{Commit: l.Commit, Dir: c.snapshot(r, l.Commit), Files: l.Files}.picked(r, pick)
+	if err != nil {
 		return Snapshot{}, err
 	}
-	s := Snapshot{Commit: l.Commit, Dir: c.snapshot(r, l.Commit), Files: l.Files}
 	if err := c.fetch(ctx, r, s, progress); err != nil {
 		return Snapshot{}, fmt.Errorf("download %s: %w", r.Name, err)
 	}

@@ -263,19 +263,54 @@ func TestOffline(t *testing.T) {
 func TestRows(t *testing.T) {
 	s := newServer(t, map[string][]byte{"README.md": []byte("x"), "rows.jsonl": random(9, 20_000)})
 	c := s.client("", nil)
-	path, note, err := c.Rows(context.Background(), "databricks/dolly", "", noProgress)
-	if err != nil || note != "" || path != filepath.Join(c.Cache, "datasets--databricks--dolly/snapshots", commitA, "rows.jsonl") {
-		t.Errorf("%s %q %v", path, note, err)
+	folder := filepath.Join(c.Cache, "datasets--databricks--dolly/snapshots", commitA)
+	paths, note, err := c.Rows(context.Background(), "databricks/dolly", "", noProgress)
+	if err != nil || note != "" || !slices.Equal(paths, []string{filepath.Join(folder, "rows.jsonl")}) {
+		t.Errorf("%s %q %v", paths, note, err)
 	}
 	if len(s.requests("/api/datasets/databricks/dolly/tree/")) == 0 || len(s.requests("hub HEAD /datasets/databricks/dolly/resolve/")) != 1 {
 		t.Errorf("asked for %v", s.requests())
 	}
-	s.set(func() { s.files["other.jsonl"] = []byte("{}") })
+	s.set(func() { s.files["train.jsonl"] = []byte("{}") })
+	if paths, _, err = c.Rows(context.Background(), "databricks/dolly", "", noProgress); err != nil || !slices.Equal(paths, []string{filepath.Join(folder, "train.jsonl")}) {
+		t.Errorf("%s %v", paths, err)
+	}
+	s.set(func() { s.files["a/train.jsonl"] = []byte("{}") })
 	s.content()
 	_, _, err = c.Rows(context.Background(), "databricks/dolly", "", noProgress)
-	want := "dataset databricks/dolly has 2 .jsonl files: other.jsonl, rows.jsonl; run `quartet download databricks/dolly --dataset` and put the path of one into dataset.name"
+	want := "dataset databricks/dolly: it has training rows in 2 folders, a, ., which may be different datasets; bring it with `quartet download --dataset` and put the path of a file into dataset.name"
 	if err == nil || err.Error() != want || s.content() > 0 {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestTrainingFiles(t *testing.T) {
+	for _, c := range []struct{ files, want string }{
+		{"test.jsonl", "test.jsonl"}, // the only one
+		{"data/train-00000-of-00002.parquet data/train-00001-of-00002.parquet data/test-00000-of-00001.parquet", "data/train-00000-of-00002.parquet data/train-00001-of-00002.parquet"},
+		{"data/train-00000-of-00002-1a2b.parquet data/test-00000-of-00001.parquet", "error: 1 of the 2 files are there that data/train-00000-of-00002-1a2b.parquet is one of; choose a revision that has all"},
+		{"default/train/0000.parquet default/train/0001.parquet default/validation/0000.parquet", "default/train/0000.parquet default/train/0001.parquet"},
+		{"de/train.jsonl en/train.jsonl", "error: it has training rows in 2 folders, de, en, which may be different datasets; bring it with `quartet download --dataset` and put the path of a file into dataset.name"},
+		{"part-1.jsonl part-2.jsonl", "part-1.jsonl part-2.jsonl"},
+		{"trains.jsonl contest.jsonl", "trains.jsonl contest.jsonl"}, // no word of a split
+		{"dev.jsonl test.jsonl", "error: none of its 2 files is named as the split train: dev.jsonl, test.jsonl; bring it with `quartet download --dataset` and put the path of a file into dataset.name"},
+	} {
+		var files []File
+		for _, name := range strings.Fields(c.files) {
+			files = append(files, File{Name: name})
+		}
+		picked, err := trainingFiles(files)
+		var names []string
+		for _, f := range picked {
+			names = append(names, f.Name)
+		}
+		got := strings.Join(names, " ")
+		if err != nil {
+			got = "error: " + err.Error()
+		}
+		if got != c.want {
+			t.Errorf("%s\ngives %s\nnot   %s", c.files, got, c.want)
+		}
 	}
 }
 

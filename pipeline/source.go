@@ -17,8 +17,8 @@ import (
 type Source interface {
 	// Model returns the places of a model's files, which stay as they are.
 	Model(ctx context.Context, name, revision string, progress func(done, total int64)) (paths []string, note string, err error)
-	// Rows returns the place of a dataset's .jsonl or .parquet file, which stays as it is.
-	Rows(ctx context.Context, name, revision string, progress func(done, total int64)) (path, note string, err error)
+	// Rows returns the places of the .jsonl or .parquet files of a dataset's training rows, in order. They stay as they are.
+	Rows(ctx context.Context, name, revision string, progress func(done, total int64)) (paths []string, note string, err error)
 }
 
 // noSource is the source of a run that cannot download.
@@ -28,8 +28,8 @@ func (noSource) Model(_ context.Context, name, _ string, _ func(done, total int6
 	return nil, "", fmt.Errorf("fetch %s: this run cannot download; set model.name to a local folder", name)
 }
 
-func (noSource) Rows(_ context.Context, name, _ string, _ func(done, total int64)) (string, string, error) {
-	return "", "", fmt.Errorf("fetch %s: this run cannot download; set dataset.name to a local .jsonl or .parquet file", name)
+func (noSource) Rows(_ context.Context, name, _ string, _ func(done, total int64)) ([]string, string, error) {
+	return nil, "", fmt.Errorf("fetch %s: this run cannot download; set dataset.name to a local .jsonl or .parquet file", name)
 }
 
 // fetchModel brings the base model of the hub into the job's folder.
@@ -89,15 +89,12 @@ func (j *job) fetchDataset(ctx context.Context) error {
 	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a run that was killed
 		return fmt.Errorf("write %s: %w", temp, obstacle(err))
 	}
-	if dataset.IsParquet(from) {
-		rows, err := dataset.Read(from)
-		if err == nil {
-			err = dataset.WriteJSONL(temp, rows)
-		}
-		if err != nil {
-			return err
-		}
-	} else if err := place(from, temp, func(int64) {}); err != nil {
+	if len(from) == 1 && !dataset.IsParquet(from[0]) {
+		err = place(from[0], temp, func(int64) {})
+	} else {
+		err = dataset.Join(temp, from...)
+	}
+	if err != nil {
 		return err
 	}
 	if err := os.Rename(temp, to); err != nil {

@@ -1,9 +1,9 @@
 package pipeline
 
 import (
-	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,7 +25,7 @@ type shelf struct {
 	models, rows  int
 	note          string
 	modelRevision string
-	packed        string // a dataset in Parquet in the place of the JSONL file
+	files         []string // of the dataset, in the place of the JSONL file
 }
 
 func newShelf(t *testing.T) *shelf {
@@ -58,13 +58,16 @@ func (s *shelf) Model(_ context.Context, name, revision string, progress func(do
 	return paths, s.note, nil
 }
 
-func (s *shelf) Rows(_ context.Context, name, _ string, progress func(done, total int64)) (string, string, error) {
+func (s *shelf) Rows(_ context.Context, name, _ string, progress func(done, total int64)) ([]string, string, error) {
 	if name != "org/rows" {
-		return "", "", errors.New("no such dataset")
+		return nil, "", errors.New("no such dataset")
 	}
 	s.rows++
 	progress(1, 1)
-	return filepath.Join(s.dir, cmp.Or(s.packed, "rows.jsonl")), s.note, nil
+	if s.files != nil {
+		return s.files, s.note, nil
+	}
+	return []string{filepath.Join(s.dir, "rows.jsonl")}, s.note, nil
 }
 
 // hubWorkspace is a workspace whose base and dataset come from the hub.
@@ -131,18 +134,21 @@ func TestHubFeedsTheStages(t *testing.T) {
 	}
 }
 
+// TestFetchedParquetBecomesJSONL fetches rows in two files.
 func TestFetchedParquetBecomesJSONL(t *testing.T) {
 	w, s := hubWorkspace(t), newShelf(t)
-	s.packed = "rows.parquet"
-	want := []dataset.Row{{Instruction: "a <b>", Response: "c"}, {Instruction: "d", Context: "é", Response: "e\nf", Category: "qa"}}
+	want := []dataset.Row{{Instruction: "a <b>", Response: "c"}, {Instruction: "d", Context: "é", Response: "e\nf", Category: "qa"}, {Instruction: "g", Response: "h"}}
 	type row struct { // a dataset.Row as the library names columns
 		Instruction string `parquet:"instruction"`
 		Context     string `parquet:"context"`
 		Response    string `parquet:"response"`
 		Category    string `parquet:"category"`
 	}
-	if err := parquet.WriteFile(filepath.Join(s.dir, s.packed), []row{row(want[0]), row(want[1])}); err != nil {
-		t.Fatal(err)
+	for i, rows := range [][]row{{row(want[0]), row(want[1])}, {row(want[2])}} {
+		s.files = append(s.files, filepath.Join(s.dir, fmt.Sprintf("train-%05d-of-00002.parquet", i)))
+		if err := parquet.WriteFile(s.files[i], rows); err != nil {
+			t.Fatal(err)
+		}
 	}
 	runAll(t, w, Options{Source: s})
 	if rows, err := dataset.ReadJSONL(w.DatasetFile()); err != nil || !slices.Equal(rows, want) {
