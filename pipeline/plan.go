@@ -131,6 +131,9 @@ func (f facts) judge(rerun map[string]bool) (State, string) {
 	case f.resumeAt > 0:
 		return Interrupted, fmt.Sprintf("goes on from step %d", f.resumeAt)
 	}
+	if f.stage == Upload {
+		return Interrupted, "what has been sent is not sent again"
+	}
 	return Interrupted, "starts over"
 }
 

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -85,6 +86,32 @@ func TestUploadStageFails(t *testing.T) {
 	}
 	u.fail = nil
 	equal(t, "the next run", runAll(t, w, Options{Uploader: u}), []string{Upload})
+}
+
+// TestUploadStageStops ends a run for a reason of its caller's own, which an uploader may return as it is.
+func TestUploadStageStops(t *testing.T) {
+	w := uploadingWorkspace(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	reason := errors.New("terminated")
+	stops := uploadFunc(func() error { cancel(reason); return fmt.Errorf("upload to hf://me/lora: %w", reason) })
+	var last event.Event
+	if err := Run(ctx, w, Options{Uploader: stops}, func(e event.Event) {
+		if e.Kind == event.StageFailed {
+			last = e
+		}
+	}); !errors.Is(err, reason) || !last.Canceled || last.Text != "upload to hf://me/lora" {
+		t.Errorf("error %v, event %+v", err, last)
+	}
+	parts, err := Status(w)
+	if err != nil || parts[5].State != string(Interrupted) || parts[5].Reason != "what has been sent is not sent again" {
+		t.Errorf("%+v, %v", parts[5], err)
+	}
+}
+
+type uploadFunc func() error
+
+func (f uploadFunc) Upload(context.Context, Outgoing, string, bool, func(string, int64, int64)) (string, error) {
+	return "", f()
 }
 
 func TestUploadStagePlan(t *testing.T) {

@@ -170,7 +170,7 @@ func (m *model) rerun(on bool) tea.Cmd {
 		m.notice = "a run is at work; " + m.keyOf("cancel") + " cancels it"
 		return nil
 	}
-	name := m.state.names[m.selected]
+	name := m.chosenStage()
 	stages := []string{name}
 	after := m.state.affected(name)
 	if on {
@@ -228,8 +228,8 @@ func (m *model) cancel() tea.Cmd {
 	cancel := func(m *model) tea.Cmd {
 		return m.later("cancelling", func(ctx context.Context, w Worker) error { return w.Cancel(ctx) })
 	}
-	if at == "lora" {
-		return cancel(m) // its checkpoint is kept, so nothing is lost
+	if at == "lora" || at == uploadStage {
+		return cancel(m) // it goes on from where it was
 	}
 	m.dialog = &question{title: "Cancel " + at + "?", lines: []string{at + " keeps no checkpoint: it starts over the next time. Stages that are done stay."}, yes: cancel}
 	return nil
@@ -250,6 +250,8 @@ func (m *model) askStop() tea.Cmd {
 	}}
 	if at := m.state.at(); at == "lora" {
 		q.lines = []string{"lora is at work; its checkpoint is kept and the next run goes on from it"}
+	} else if at == uploadStage {
+		q.lines = []string{"upload is at work; what has been sent is not sent again"}
 	} else if at != "" {
 		q.lines = []string{at + " is at work and starts over the next time"}
 	} else {
@@ -270,7 +272,7 @@ func (m *model) copy() tea.Cmd {
 			return m.copyText(r.Table(120, false), "the table")
 		}
 	case stagesPane, stagePane:
-		return m.copyText(m.state.stages[m.state.names[m.selected]].failure, "the reason")
+		return m.copyText(m.state.stages[m.chosenStage()].failure, "the reason")
 	case logPane:
 		var out strings.Builder
 		for _, l := range m.state.lines {

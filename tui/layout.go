@@ -99,7 +99,7 @@ func (m *model) tabs(w int) string {
 			if m.main != stagePane {
 				continue
 			}
-			name = " " + m.state.names[m.selected] + " "
+			name = " " + m.chosenStage() + " "
 		}
 		if tab.pane == m.main {
 			r = chosen

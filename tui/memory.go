@@ -129,7 +129,7 @@ func (v *memory) aged(now time.Time) bool { return v.stale(now) > 0 }
 // lines draw the pane into at most h lines: a bar of what is used with the planned peak marked, and what it is used for.
 func (v *memory) lines(m *model, w, h int) []string {
 	t := m.theme
-	st := m.state.stages[m.state.names[m.selected]]
+	st := m.state.stages[m.chosenStage()]
 	if at := m.state.at(); at != "" {
 		st = m.state.stages[at]
 	}

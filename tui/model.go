@@ -334,6 +334,9 @@ func (m *model) gone(err error) {
 			if name == "lora" {
 				st.failure = "the worker has gone; training goes on from its checkpoint"
 			}
+			if name == uploadStage {
+				st.failure = "the worker has gone; what has been sent is not sent again"
+			}
 		}
 	}
 	if m.o.Replay {

@@ -18,11 +18,16 @@ func (m *model) stageRows(w int) []string {
 	return rows
 }
 
+// chosenStage is the name of the selected stage. The last stage may go away while it is selected.
+func (m *model) chosenStage() string {
+	return m.state.names[min(m.selected, len(m.state.names)-1)]
+}
+
 func (m *model) stageRow(i int, st *stage, w int) string {
 	t := m.theme
 	l := t.line(w)
 	mark, r := " ", plain
-	if i == m.selected {
+	if m.state.names[i] == m.chosenStage() {
 		mark, r = t.glyph.mark, strong
 	}
 	l.add(accent, mark).add(dim, fmt.Sprint(i+1, " ")).add(r, m.state.names[i]).to(18)
@@ -136,7 +141,7 @@ func outcome(st *stage) string {
 
 // stageLines are all that is known of the selected stage.
 func (m *model) stageLines(w, h int) []string {
-	t, name := m.theme, m.state.names[m.selected]
+	t, name := m.theme, m.chosenStage()
 	st := m.state.stages[name]
 	var all []string
 	field := func(label string, r role, text string) {
@@ -165,6 +170,9 @@ func (m *model) stageLines(w, h int) []string {
 	}
 	if (st.plan.State == "" || st.plan.State == "missing") && !m.state.busy && !m.o.Replay {
 		field("to do", accent, fmt.Sprintf("%s runs it, %s all that is stale", m.keyOf("run"), m.keyOf("run_all")))
+	}
+	if p := st.progress; p != nil {
+		field("at", plain, t.safe(p.Label))
 	}
 	field("last run", plain, outcome(st))
 	field("on disk", plain, size(st.size))

@@ -104,10 +104,15 @@ func (s *state) add(name string) {
 
 // plan takes over how the stages stand.
 func (s *state) plan(parts []event.PlanPart) {
+	uploads := slices.ContainsFunc(parts, func(p event.PlanPart) bool { return p.Stage == uploadStage })
+	switch known := s.stages[uploadStage] != nil; {
+	case uploads && !known:
+		s.add(uploadStage)
+	case known && !uploads && len(parts) > 0:
+		s.names = s.names[:len(stageNames)]
+		delete(s.stages, uploadStage)
+	}
 	for _, p := range parts {
-		if p.Stage == uploadStage && s.stages[p.Stage] == nil {
-			s.add(p.Stage)
-		}
 		if st := s.stages[p.Stage]; st != nil {
 			st.plan = p
 			if p.State == "failed" && st.failure == "" {
@@ -119,6 +124,9 @@ func (s *state) plan(parts []event.PlanPart) {
 
 // apply takes one event.
 func (s *state) apply(e event.Event) {
+	if e.Stage == uploadStage && s.stages[e.Stage] == nil {
+		s.add(e.Stage)
+	}
 	st := s.stages[e.Stage]
 	if st == nil {
 		st = &stage{} // of an unknown stage, or of the run as a whole
