@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
-	"quartet/console"
 	"quartet/event"
 	"quartet/hub"
-	"quartet/visible"
 )
 
 // runDownload is `quartet download REPO`.
@@ -36,35 +33,17 @@ func runDownload(ctx context.Context, args []string, std streams) error {
 		if err != nil {
 			return err
 		}
-		listFiles(std, l)
+		listFiles(std, l.Files, func(f hub.File) (string, int64) { return f.Name, f.Size }, " of commit "+l.Commit)
 		return nil
 	}
-	show := console.New(std.out, console.ModeFor(std.out, false), console.Color(std.out))
-	meter := event.NewMeter("bytes", func(e event.Event) { e.Time = time.Now(); show(e) })
-	s, err := client.Download(ctx, repo, meter.At)
+	t := newTeller(std)
+	s, err := client.Download(ctx, repo, t.meter().At)
 	if err != nil {
 		return err
 	}
 	if s.Note != "" {
-		show(event.Event{Kind: event.Warning, Text: s.Note})
+		t.say(event.Warning, s.Note)
 	}
-	show(event.Event{Kind: event.Log, Text: fmt.Sprintf("%s of commit %s in %s", counted(len(s.Files)), s.Commit, s.Dir)})
+	t.say(event.Log, fmt.Sprintf("%s of commit %s in %s", counted(len(s.Files)), s.Commit, s.Dir))
 	return nil
-}
-
-// listFiles prints a listing with the sum of its sizes.
-func listFiles(std streams, l hub.Listing) {
-	var total int64
-	for _, f := range l.Files {
-		fmt.Fprintf(std.out, "%9s  %s\n", console.Bytes(f.Size), visible.Line(f.Name))
-		total += f.Size
-	}
-	fmt.Fprintf(std.out, "%9s  in %s of commit %s\n", console.Bytes(total), counted(len(l.Files)), l.Commit)
-}
-
-func counted(files int) string {
-	if files == 1 {
-		return "1 file"
-	}
-	return fmt.Sprintf("%d files", files)
 }

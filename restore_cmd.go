@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
-	"quartet/console"
 	"quartet/event"
 	"quartet/hub"
-	"quartet/visible"
 )
 
 // runRestore is `quartet restore ARCHIVE DIR`.
@@ -29,19 +26,13 @@ func runRestore(ctx context.Context, args []string, std streams) error {
 	}
 	defer b.Close()
 	if *dry {
-		var total int64
-		for _, file := range b.Files() {
-			fmt.Fprintf(std.out, "%9s  %s\n", console.Bytes(file.Size), visible.Line(file.Name))
-			total += file.Size
-		}
-		fmt.Fprintf(std.out, "%9s  in %s\n", console.Bytes(total), counted(len(b.Files())))
+		listFiles(std, b.Files(), func(f hub.File) (string, int64) { return f.Name, f.Size }, "")
 		return nil
 	}
-	show := console.New(std.out, console.ModeFor(std.out, false), console.Color(std.out))
-	meter := event.NewMeter("bytes", func(e event.Event) { e.Time = time.Now(); show(e) })
-	if err := b.Restore(ctx, rest[1], meter.Label); err != nil {
+	t := newTeller(std)
+	if err := b.Restore(ctx, rest[1], t.meter().Label); err != nil {
 		return err
 	}
-	show(event.Event{Time: time.Now(), Kind: event.Log, Text: fmt.Sprintf("%s in %s, all verified", counted(len(b.Files())), rest[1])})
+	t.say(event.Log, fmt.Sprintf("%s in %s, all verified", counted(len(b.Files())), rest[1]))
 	return nil
 }

@@ -8,14 +8,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
-	"quartet/console"
 	"quartet/eval"
 	"quartet/event"
 	"quartet/hub"
 	"quartet/pipeline"
-	"quartet/visible"
 )
 
 // runUpload is `quartet upload VARIANT DEST`.
@@ -46,23 +43,21 @@ func runUpload(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
-	show := console.New(std.out, console.ModeFor(std.out, false), console.Color(std.out))
-	say := func(kind event.Kind, text string) { show(event.Event{Time: time.Now(), Kind: kind, Text: text}) }
+	t := newTeller(std)
 	if u.Stale != "" {
-		say(event.Warning, u.Stale)
+		t.say(event.Warning, u.Stale)
 	}
 	if *dry {
-		listUpload(std, files, rest[1])
+		listFiles(std, files, func(f hub.LocalFile) (string, int64) { return f.Name, f.Size }, " for "+rest[1])
 		return nil
 	}
-	meter := event.NewMeter("bytes", func(e event.Event) { e.Time = time.Now(); show(e) })
-	address, err := send(ctx, u, files, rest[1], *public, meter.Label, func(address, code string) {
-		say(event.Log, fmt.Sprintf("open %s on any device and enter the code %s", address, code))
+	address, err := send(ctx, u, files, rest[1], *public, t.meter().Label, func(address, code string) {
+		t.say(event.Log, fmt.Sprintf("open %s on any device and enter the code %s", address, code))
 	})
 	if err != nil {
 		return err
 	}
-	say(event.Log, fmt.Sprintf("%s of %s at %s", counted(len(files)), rest[0], address))
+	t.say(event.Log, fmt.Sprintf("%s of %s at %s", counted(len(files)), rest[0], address))
 	return nil
 }
 
@@ -118,14 +113,4 @@ func filesOf(u pipeline.Outgoing, dest string) ([]hub.LocalFile, error) {
 	}
 	more, err := hub.LocalFiles(folder)
 	return append(files, more...), err
-}
-
-// listUpload prints what would be sent.
-func listUpload(std streams, files []hub.LocalFile, dest string) {
-	var total int64
-	for _, f := range files {
-		fmt.Fprintf(std.out, "%9s  %s\n", console.Bytes(f.Size), visible.Line(f.Name))
-		total += f.Size
-	}
-	fmt.Fprintf(std.out, "%9s  in %s for %s\n", console.Bytes(total), counted(len(files)), visible.Line(dest))
 }

@@ -152,16 +152,14 @@ func (e *evaluation) sizes() error {
 // memory tells what the evaluation holds while the variants answer. Weights that variants share count once.
 func (e *evaluation) memory() error {
 	uses := map[string]int64{}
-	counted := map[*model.Weights]bool{}
+	var weights []*model.Weights
 	for _, v := range e.variants {
-		if w := v.model.Weights; !counted[w] {
-			counted[w] = true
-			uses["weights"] += w.Bytes()
-		}
+		weights = append(weights, v.model.Weights)
 		if v.model.Adapter != nil {
 			uses["adapter"] += v.model.Adapter.Bytes()
 		}
 	}
+	uses["weights"] = model.BytesOf(weights...)
 	m := e.variants[0].model
 	sequences, capacity, act := max(e.options.Batch, 1), e.longest()+e.options.MaxNew, m.Backend().Activations()
 	all, err := m.Config.CacheBytes(sequences, capacity, act)

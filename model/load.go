@@ -123,16 +123,7 @@ func shapeIs(shape []int, rows, cols int) bool {
 func (w *Weights) Backend() kernels.Backend { return w.backend }
 
 // Bytes is the memory of the weights, those in mapped files and those shared with other weights included.
-func (w *Weights) Bytes() int64 {
-	var n int64
-	for _, t := range w.owned {
-		n += int64(t.Bytes())
-	}
-	for _, p := range w.pieces {
-		n += int64(p.tensor.Bytes())
-	}
-	return n
-}
+func (w *Weights) Bytes() int64 { return BytesOf(w) }
 
 // Close frees the weights that no other share and unmaps their files; every model on them becomes invalid.
 func (w *Weights) Close() error {

@@ -37,6 +37,27 @@ func (w *Weights) place(name string, t kernels.Tensor, beside []*Weights) (kerne
 	return placed, nil
 }
 
+// BytesOf is the memory of weights together: what they share counts once.
+func BytesOf(all ...*Weights) (n int64) {
+	weights, pieces := map[*Weights]bool{}, map[*piece]bool{}
+	for _, w := range all {
+		if weights[w] {
+			continue
+		}
+		weights[w] = true
+		for _, t := range w.owned {
+			n += int64(t.Bytes())
+		}
+		for _, p := range w.pieces {
+			if !pieces[p] {
+				pieces[p] = true
+				n += int64(p.tensor.Bytes())
+			}
+		}
+	}
+	return n
+}
+
 // leave gives up the pieces, and frees those that nobody else has.
 func (w *Weights) leave() {
 	for _, p := range w.pieces {

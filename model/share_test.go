@@ -68,6 +68,9 @@ func TestShared(t *testing.T) {
 			all = append(all, w)
 		}
 		base, quantized, changed := all[0], all[1], all[2]
+		if got := model.BytesOf(base, quantized, changed, base); got != e.bytes() {
+			t.Errorf("%d bytes are told of %d", got, e.bytes())
+		}
 		if quantized.Embed.Addr != base.Embed.Addr || quantized.Head.Weight.Addr != base.Head.Weight.Addr || quantized.Layers[0].Linears[0].Bias.Addr != base.Layers[0].Linears[0].Bias.Addr {
 			t.Error("the quantised model has tensors of its own that it need not have")
 		}
