@@ -82,8 +82,13 @@ func openS3(ctx context.Context, dest, state string, silence time.Duration) (*S3
 	}
 	client := s3.NewFromConfig(cfg, func(o *s3.Options) {
 		o.HTTPClient = &http.Client{
-			Transport:     watch{transport.GetTransport(), silence, longestThinking},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+			Transport: watch{transport.GetTransport(), silence, longestThinking},
+			CheckRedirect: func(r *http.Request, _ []*http.Request) error { // as the SDK's own client does
+				if c := r.Response.StatusCode; c == http.StatusTemporaryRedirect || c == http.StatusPermanentRedirect {
+					return nil
+				}
+				return http.ErrUseLastResponse
+			},
 		}
 		o.UsePathStyle = own || os.Getenv("AWS_S3_PATH_STYLE") == "1"
 		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
