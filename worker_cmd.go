@@ -24,7 +24,7 @@ func runWorker(ctx context.Context, args []string, std streams) error {
 	if err := noArguments(f, args); err != nil {
 		return err
 	}
-	return worker.Serve(ctx, *dir, worker.Options{Source: source(), Uploader: uploader{}, Log: log.New(std.err, "", log.LstdFlags)})
+	return worker.Serve(ctx, *dir, worker.Options{Source: source(), Uploader: uploader{}, Weigh: weigh, Log: log.New(std.err, "", log.LstdFlags)})
 }
 
 // runStop is `quartet stop`.

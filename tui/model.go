@@ -239,6 +239,7 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 				m.first = nil
 				return m, m.begin(*r)
 			}
+			return m, m.weigh()
 		}
 	case eventsMsg:
 		if msg.feed == m.feed {
@@ -250,6 +251,8 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		}
 	case plannedMsg:
 		m.state.plan(msg.parts)
+	case weighedMsg:
+		m.state.weighed(msg.parts)
 	case doneMsg:
 		m.notice = msg.text
 	case askMsg:
@@ -356,6 +359,7 @@ func (m *model) selectWorking() {
 
 type (
 	plannedMsg struct{ parts []event.PlanPart }
+	weighedMsg struct{ parts []event.PlanPart }
 	doneMsg    struct{ text string }
 	askMsg     struct{ question dialog }
 )
@@ -372,6 +376,21 @@ func (m *model) plan() tea.Cmd {
 			return doneMsg{"plan: " + err.Error()}
 		}
 		return plannedMsg{parts}
+	}
+}
+
+// weigh asks how much the stages fetch, if they fetch anything. The hub may take its time, and may not be reached.
+func (m *model) weigh() tea.Cmd {
+	worker, ctx := m.worker, m.ctx
+	if worker == nil || !m.state.fetches() {
+		return nil
+	}
+	return func() tea.Msg {
+		parts, err := worker.Plan(ctx, client.RunRequest{})
+		if err != nil {
+			return nil // the sizes stay unknown
+		}
+		return weighedMsg{parts}
 	}
 }
 

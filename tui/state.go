@@ -122,6 +122,25 @@ func (s *state) plan(parts []event.PlanPart) {
 	}
 }
 
+// fetches reports whether a stage is going to fetch something whose size is not known.
+func (s *state) fetches() bool {
+	for _, st := range s.stages {
+		if st.plan.Fetch != "" && st.plan.FetchBytes == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// weighed takes over how much the stages fetch, and no more: a run may have begun since it was asked.
+func (s *state) weighed(parts []event.PlanPart) {
+	for _, p := range parts {
+		if st := s.stages[p.Stage]; st != nil && st.plan.Fetch == p.Fetch {
+			st.plan.FetchBytes = p.FetchBytes
+		}
+	}
+}
+
 // apply takes one event.
 func (s *state) apply(e event.Event) {
 	if e.Stage == uploadStage && s.stages[e.Stage] == nil {

@@ -25,7 +25,11 @@ func (w *worker) routes() http.Handler {
 		if err != nil {
 			return nil, err
 		}
-		return pipeline.Predict(workspace, pipeline.Options{Stages: r.Stages, Force: r.Force})
+		parts, err := pipeline.Predict(workspace, pipeline.Options{Stages: r.Stages, Force: r.Force})
+		if err == nil && w.o.Weigh != nil {
+			w.o.Weigh(q.Context(), workspace, parts)
+		}
+		return parts, err
 	}))
 	m.HandleFunc("POST /run", ask(func(q *http.Request) (any, error) {
 		var r client.RunRequest

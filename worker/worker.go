@@ -29,7 +29,9 @@ const grace = 4 * time.Second
 type Options struct {
 	Source   pipeline.Source   // of models and datasets that are not here
 	Uploader pipeline.Uploader // of variants
-	Log      *log.Logger       // what goes wrong, and what was asked
+	// Weigh fills in how much the stages of a plan fetch, where that is known soon; nil for nowhere.
+	Weigh func(ctx context.Context, w *pipeline.Workspace, parts []event.PlanPart)
+	Log   *log.Logger // what goes wrong, and what was asked
 }
 
 // worker is the process's one worker.
