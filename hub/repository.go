@@ -95,9 +95,9 @@ func (r *Repository) open(ctx context.Context, public bool) error {
 	case private == nil || *private != public:
 		return nil
 	case public:
-		return fmt.Errorf("it is there already, and private; make it public at %s/settings, or upload without --public", r.Page())
+		return fmt.Errorf("it is there already, and private; make it public at %s/settings, or upload without --public (upload.public = false in config.toml)", r.Page())
 	default:
-		return fmt.Errorf("it is there already, and public; make it private at %s/settings, or upload with --public", r.Page())
+		return fmt.Errorf("it is there already, and public; make it private at %s/settings, or upload with --public (upload.public = true in config.toml)", r.Page())
 	}
 }
 

@@ -509,12 +509,12 @@ func TestUploadRefusals(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	s.missing, s.private = false, false
-	want = open + "it is there already, and public; make it private at " + s.hub.URL + "/org/new/settings, or upload with --public"
+	want = open + "it is there already, and public; make it private at " + s.hub.URL + "/org/new/settings, or upload with --public (upload.public = true in config.toml)"
 	if _, err := upload(context.Background(), s.uploader(nil), dir, t.TempDir()); err == nil || err.Error() != want {
 		t.Errorf("%v", err)
 	}
 	s.private = true
-	want = open + "it is there already, and private; make it public at " + s.hub.URL + "/org/new/settings, or upload without --public"
+	want = open + "it is there already, and private; make it public at " + s.hub.URL + "/org/new/settings, or upload without --public (upload.public = false in config.toml)"
 	if _, err := OpenRepository(context.Background(), "hf://org/new", t.TempDir(), s.uploader(nil), true); err == nil || err.Error() != want {
 		t.Errorf("%v", err)
 	}
