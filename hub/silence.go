@@ -34,7 +34,8 @@ func (s silent) Temporary() bool { return true }
 
 func (w watch) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx, stop := context.WithCancelCause(r.Context())
-	timer := time.AfterFunc(w.silence, func() { stop(silent{r.URL.Host, w.silence}) })
+	quiet := silent{r.URL.Host, w.silence}
+	timer := time.AfterFunc(w.silence, func() { stop(quiet) })
 	r = r.WithContext(ctx)
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = alive{r.Body, func(err error) {
@@ -48,7 +49,7 @@ func (w watch) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := w.RoundTripper.RoundTrip(r)
 	if err != nil {
 		timer.Stop()
-		if quiet := (silent{}); errors.As(context.Cause(ctx), &quiet) {
+		if errors.Is(context.Cause(ctx), quiet) {
 			err = quiet
 		}
 		stop(nil)
