@@ -293,6 +293,12 @@ func TestTrainingFiles(t *testing.T) {
 		{"de/train.jsonl en/train.jsonl", "error: it has training rows in 2 folders, de, en, which may be different datasets; bring it with `quartet download --dataset` and put the path of a file into dataset.name"},
 		{"part-1.jsonl part-2.jsonl", "part-1.jsonl part-2.jsonl"},
 		{"trains.jsonl contest.jsonl", "trains.jsonl contest.jsonl"}, // no word of a split
+		{"train1.jsonl train2.jsonl test1.jsonl", "train1.jsonl train2.jsonl"},
+		{"data/train-00000-of-00001.parquet data/train_gen-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"},
+		{"data/train_gen-00000-of-00001.parquet data/train_sft-00000-of-00001.parquet", "error: its training rows have several names, data/train_gen-00000-of-00001.parquet, data/train_sft-00000-of-00001.parquet, which may be different datasets; bring it with `quartet download --dataset` and put the path of a file into dataset.name"},
+		{"train-00000-of-00002-a.parquet train-00000-of-00002-b.parquet", "error: train-00000-of-00002-a.parquet and train-00000-of-00002-b.parquet are of different files or the same shard twice; choose a revision that has each once"},
+		{"train-00001-of-00002.parquet train-00002-of-00002.parquet", "error: train-00002-of-00002.parquet is a shard beyond the last; choose a revision whose shards are numbered from 0"},
+		{"train.jsonl train-00000-of-00002.jsonl", "error: 1 of the 2 files are there that train-00000-of-00002.jsonl is one of; choose a revision that has all"},
 		{"dev.jsonl test.jsonl", "error: none of its 2 files is named as the split train: dev.jsonl, test.jsonl; bring it with `quartet download --dataset` and put the path of a file into dataset.name"},
 	} {
 		var files []File
