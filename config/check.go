@@ -123,13 +123,17 @@ func (c *Config) checkEvaluation(r rules) {
 	r.count("evaluation.batch", e.Batch, 1, 65_536)
 }
 
+// named is a key and its value.
+type named struct{ key, path string }
+
+func (c *Config) variantPaths() []named {
+	p := c.Paths
+	return []named{{"paths.base", p.Base}, {"paths.quantized", p.Quantized}, {"paths.lora", p.LoRA}, {"paths.lora_quantized", p.LoRAQuantized}}
+}
+
 // checkPaths keeps what the pipeline replaces apart from each other and from what it reads.
 func (c *Config) checkPaths(workspace string, r rules) {
-	type named struct{ key, path string }
-	written := []named{
-		{"paths.base", c.Paths.Base}, {"paths.quantized", c.Paths.Quantized}, {"paths.lora", c.Paths.LoRA},
-		{"paths.lora_quantized", c.Paths.LoRAQuantized}, {"paths.results", c.Paths.Results},
-	}
+	written := append(c.variantPaths(), named{"paths.results", c.Paths.Results})
 	for _, w := range written {
 		if !r.path(w.key, w.path) {
 			return
@@ -164,15 +168,14 @@ func (c *Config) checkPaths(workspace string, r rules) {
 }
 
 func (c *Config) checkUpload(workspace string, r rules) {
-	all := []struct{ key, to string }{
-		{"upload.base", c.Upload.Base}, {"upload.quantized", c.Upload.Quantized}, {"upload.lora", c.Upload.LoRA}, {"upload.lora_quantized", c.Upload.LoRAQuantized},
-	}
+	up := c.Upload
+	all := []named{{"upload.base", up.Base}, {"upload.quantized", up.Quantized}, {"upload.lora", up.LoRA}, {"upload.lora_quantized", up.LoRAQuantized}}
 	for i, u := range all {
-		if u.to == "" {
+		if u.path == "" {
 			continue
 		}
-		scheme, rest, _ := strings.Cut(u.to, "://")
-		ok := rest != "" && strings.TrimSpace(u.to) == u.to && !strings.ContainsFunc(u.to, func(c rune) bool { return c < ' ' || c == 0x7f })
+		scheme, rest, _ := strings.Cut(u.path, "://")
+		ok := rest != "" && strings.TrimSpace(u.path) == u.path && !strings.ContainsFunc(u.path, func(c rune) bool { return c < ' ' || c == 0x7f })
 		switch scheme {
 		case "hf":
 			ok = ok && hubID(rest)
@@ -182,13 +185,12 @@ func (c *Config) checkUpload(workspace string, r rules) {
 		}
 		r.that(u.key, ok, `hf://org/name, s3://bucket/prefix, gdrive://folder or zip://path, or "" for nowhere`)
 		for _, other := range all[:i] {
-			if other.to == u.to {
+			if other.path == u.path {
 				r.report("a place of its own for each variant", u.key, other.key)
 			}
 		}
 		if ok && scheme == "zip" {
-			p := c.Paths
-			for _, w := range []struct{ key, path string }{{"paths.base", p.Base}, {"paths.quantized", p.Quantized}, {"paths.lora", p.LoRA}, {"paths.lora_quantized", p.LoRAQuantized}} {
+			for _, w := range c.variantPaths() {
 				r.apart(u.key, w.key, resolve(workspace, rest), resolve(workspace, w.path))
 			}
 		}

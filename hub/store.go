@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -77,21 +76,27 @@ func Open(ctx context.Context, dest string, o Options) (Store, error) {
 	if err := CheckPlace(dest); err != nil {
 		return nil, err
 	}
-	switch scheme, _, _ := strings.Cut(dest, "://"); scheme {
-	case "hf":
+	scheme, _, _ := strings.Cut(dest, "://")
+	return places[scheme](ctx, dest, o)
+}
+
+// places opens each kind of place.
+var places = map[string]func(ctx context.Context, dest string, o Options) (Store, error){
+	"hf": func(ctx context.Context, dest string, o Options) (Store, error) {
 		return opened(OpenRepository(ctx, dest, o.State, o.Client, o.Public))
-	case "s3":
+	},
+	"s3": func(ctx context.Context, dest string, o Options) (Store, error) {
 		return opened(OpenS3(ctx, dest, o.State))
-	case "gdrive":
+	},
+	"gdrive": func(_ context.Context, dest string, o Options) (Store, error) {
 		return opened(OpenDrive(dest, o.State, o.Show))
-	default:
-		return opened(OpenZip(dest))
-	}
+	},
+	"zip": func(_ context.Context, dest string, _ Options) (Store, error) { return opened(OpenZip(dest)) },
 }
 
 // CheckPlace is an error for an address that names none of the kinds of places.
 func CheckPlace(dest string) error {
-	if scheme, _, there := strings.Cut(dest, "://"); there && slices.Contains([]string{"hf", "s3", "gdrive", "zip"}, scheme) {
+	if scheme, _, there := strings.Cut(dest, "://"); there && places[scheme] != nil {
 		return nil
 	}
 	return fmt.Errorf("%q is no place for uploads; write hf://org/name, s3://bucket/prefix, gdrive://folder or zip://path", dest)

@@ -130,8 +130,7 @@ func (f facts) judge(rerun map[string]bool) (State, string) {
 		return Failed, f.mark.Error
 	case f.resumeAt > 0:
 		return Interrupted, fmt.Sprintf("goes on from step %d", f.resumeAt)
-	}
-	if f.stage == Upload {
+	case f.stage == Upload:
 		return Interrupted, "what has been sent is not sent again"
 	}
 	return Interrupted, "starts over"

@@ -29,6 +29,7 @@ func (w *Workspace) predict(plan Plan, all []facts) {
 		return
 	}
 	s := w.sizes(mc)
+	speed := sync.OnceValue(func() machineSpeed { return speedOf(w.Config.Device) })
 	for i := range plan {
 		p := &plan[i].Prediction
 		switch plan[i].Stage {
@@ -53,7 +54,7 @@ func (w *Workspace) predict(plan Plan, all []facts) {
 			continue
 		}
 		if plan[i].Run && plan[i].Stage != Upload { // whose line nobody knows
-			p.Seconds = s.seconds(plan[i].Stage, speedOf(w.Config.Device))
+			p.Seconds = s.seconds(plan[i].Stage, speed())
 		}
 	}
 }
@@ -208,14 +209,12 @@ type machineSpeed struct {
 // speedOf is that of what a device setting stands for. A GPU's is guessed from its processors, of which each is taken to read
 // 10 GB/s and to multiply at the rate that its generation sustains in training: measuring it would take memory that others may need.
 func speedOf(device string) machineSpeed {
-	if name, _ := expected(device); name != "cuda" {
-		return measured()
+	if device != "cpu" {
+		if gpus, err := cuda.Devices(); err == nil {
+			return guessed(gpus[0])
+		}
 	}
-	gpus, err := cuda.Devices()
-	if err != nil || len(gpus) == 0 {
-		return measured()
-	}
-	return guessed(gpus[0])
+	return measured()
 }
 
 func guessed(gpu cuda.Info) machineSpeed {

@@ -251,6 +251,7 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		}
 	case plannedMsg:
 		m.state.plan(msg.parts)
+		return m, m.weigh()
 	case weighedMsg:
 		m.state.weighed(msg.parts)
 	case doneMsg:
@@ -386,7 +387,7 @@ func (m *model) weigh() tea.Cmd {
 		return nil
 	}
 	return func() tea.Msg {
-		parts, err := worker.Plan(ctx, client.RunRequest{})
+		parts, err := worker.Plan(ctx, client.RunRequest{Weigh: true})
 		if err != nil {
 			return nil // the sizes stay unknown
 		}

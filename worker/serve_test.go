@@ -69,7 +69,8 @@ func serve(t *testing.T, dir string) *served {
 	var failed error
 	done := make(chan struct{})
 	go func() {
-		failed = Serve(ctx, dir, Options{Log: log.New(&text, "", 0)})
+		weigh := func(_ context.Context, _ *pipeline.Workspace, parts []event.PlanPart) { parts[0].FetchBytes = 7 }
+		failed = Serve(ctx, dir, Options{Log: log.New(&text, "", 0), Weigh: weigh})
 		close(done)
 	}()
 	s := &served{log: &text, done: done, end: sync.OnceValue(func() error {
@@ -178,6 +179,11 @@ func TestWorkspaceIsServed(t *testing.T) {
 	}
 	if parts, err := s.Plan(t.Context(), client.RunRequest{Stages: []string{"lora"}, Force: true}); err != nil || !parts[2].Run || parts[1].Run {
 		t.Errorf("plan %+v, %v", parts, err)
+	}
+	for _, weigh := range []bool{false, true} {
+		if parts, err := s.Plan(t.Context(), client.RunRequest{Weigh: weigh}); err != nil || (parts[0].FetchBytes == 7) != weigh {
+			t.Errorf("weighed %v: %+v, %v", weigh, parts, err)
+		}
 	}
 	text := map[string]string{}
 	ends := map[string]string{}

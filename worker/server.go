@@ -26,7 +26,7 @@ func (w *worker) routes() http.Handler {
 			return nil, err
 		}
 		parts, err := pipeline.Predict(workspace, pipeline.Options{Stages: r.Stages, Force: r.Force})
-		if err == nil && w.o.Weigh != nil {
+		if err == nil && r.Weigh && w.o.Weigh != nil {
 			w.o.Weigh(q.Context(), workspace, parts)
 		}
 		return parts, err

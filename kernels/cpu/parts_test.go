@@ -69,6 +69,23 @@ func splitAt(dst []uint16, i, pair, parts, part int, v float32) {
 
 func partAt(words []uint16, i, pair int) float32 { return kernels.BF16ToF32(words[i%16*pair+i/16]) }
 
+// addParts adds the products of rows and panels, of which pairs of parts are wanted. Rows and panels lie row and panel words apart;
+// panels are of so many parts.
+func addParts(sums []float32, sumsRow, blocks, panels, count int, rows []uint16, row int, columns []uint16, panel, of int, pairs [][2]int) {
+	for r := range 32 * blocks {
+		for c := range 32 * panels {
+			var sum float32
+			for k := range count {
+				a, b := rows[r*row+k/32*32:], columns[c/32*panel+k/32*1024*of+c%32/16*512+c%16*2:]
+				for _, p := range pairs {
+					sum += partAt(a[p[0]*innerBlock:], k%32, 2) * partAt(b[p[1]*1024:], k%32, 32)
+				}
+			}
+			sums[r*sumsRow+c] += sum
+		}
+	}
+}
+
 var plainParts = parts{
 	rows: func(dst []uint16, rows, count int, t kernels.Tensor, at int, absmax []float32, _ int) {
 		wide := make([]float32, count)
@@ -90,18 +107,7 @@ var plainParts = parts{
 		}
 	},
 	product: func(sums []float32, blocks, panels, count int, rows, tokens []uint16, panel int) {
-		for r := range 32 * blocks {
-			for c := range 32 * panels {
-				var sum float32
-				for k := range count {
-					a, b := rows[r*partRow+k/32*32:], tokens[c/32*panel+k/32*3072+c%32/16*512+c%16*2:]
-					for _, p := range [][2]int{{0, 0}, {0, 1}, {0, 2}, {1, 0}, {1, 1}} {
-						sum += partAt(a[p[0]*innerBlock:], k%32, 2) * partAt(b[p[1]*1024:], k%32, 32)
-					}
-				}
-				sums[r*32*panels+c] += sum
-			}
-		}
+		addParts(sums, 32*panels, blocks, panels, count, rows, partRow, tokens, panel, 3, [][2]int{{0, 0}, {0, 1}, {0, 2}, {1, 0}, {1, 1}})
 	},
 	rowsThree: func(dst []uint16, rows, count int, x []float32, stride int) {
 		for r := range rows {
@@ -120,17 +126,6 @@ var plainParts = parts{
 		}
 	},
 	productBack: func(sums []float32, sumsRow, blocks, panels, count int, rows, columns []uint16) {
-		for r := range 32 * blocks {
-			for c := range 32 * panels {
-				var sum float32
-				for k := range count {
-					a, b := rows[r*partRowThree+k/32*32:], columns[c/32*columnWords+k/32*2048+c%32/16*512+c%16*2:]
-					for _, p := range [][2]int{{0, 0}, {1, 0}, {2, 0}, {0, 1}, {1, 1}} {
-						sum += partAt(a[p[0]*innerBlock:], k%32, 2) * partAt(b[p[1]*1024:], k%32, 32)
-					}
-				}
-				sums[r*sumsRow+c] += sum
-			}
-		}
+		addParts(sums, sumsRow, blocks, panels, count, rows, partRowThree, columns, columnWords, 2, [][2]int{{0, 0}, {1, 0}, {2, 0}, {0, 1}, {1, 1}})
 	},
 }

@@ -51,6 +51,7 @@ type Behind struct {
 type RunRequest struct {
 	Stages []string `json:"stages,omitempty"` // none for all
 	Force  bool     `json:"force,omitempty"`
+	Weigh  bool     `json:"weigh,omitempty"` // a plan tells how much is to be fetched, for which the hub is asked: that takes seconds
 }
 
 // MeasureRequest asks for an evaluation of variants, as `quartet eval` does.
