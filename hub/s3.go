@@ -254,7 +254,7 @@ func (o *object) sendWhole(ctx context.Context) error {
 	if err != nil {
 		body.undo()
 	}
-	return o.explain(err)
+	return o.refused(ctx, err)
 }
 
 // note is the file in the state folder that holds the id of the object's upload. Its name is made of all that tells the upload from
@@ -363,7 +363,7 @@ func (o *object) sendParts(ctx context.Context, id string, sent []types.Complete
 					Body: body, ContentLength: aws.Int64(body.Size()), ChecksumAlgorithm: types.ChecksumAlgorithmCrc32c, ChecksumCRC32C: &sum}, unsigned)
 				if err != nil {
 					body.undo()
-					cancel(o.explain(err))
+					cancel(o.refused(ctx, err))
 					return
 				}
 				sent[i] = completed(i, done.ETag, sum)
@@ -449,6 +449,21 @@ func code(err error) string {
 }
 
 var errorCode = regexp.MustCompile(`^[A-Za-z0-9.]{1,60}$`)
+
+// refused is explain for a request that had content. A server may answer it early and hang up, and then what is still being sent breaks
+// the connection before the answer is read; a request without content, for the parts of an upload that never was, brings the same refusal.
+func (o *object) refused(ctx context.Context, err error) error {
+	var quiet silent
+	if err == nil || status(err) != 0 || errors.As(err, &quiet) || ctx.Err() != nil {
+		return o.explain(err)
+	}
+	once := func(options *s3.Options) { options.RetryMaxAttempts = 1 }
+	_, again := o.client.ListParts(ctx, &s3.ListPartsInput{Bucket: &o.bucket, Key: &o.key, UploadId: aws.String("none")}, once)
+	if n := status(again); n >= 400 && n < 500 && code(again) != "NoSuchUpload" {
+		return o.explain(again)
+	}
+	return o.explain(err)
+}
 
 // explain words an error of the SDK, whose own text has addresses and what the server said.
 func (o *object) explain(err error) error {

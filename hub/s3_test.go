@@ -80,10 +80,9 @@ func newGateway(t *testing.T) *gateway {
 		}
 	}
 	g.at, g.line = at, newLine(t, at)
-	for name, value := range map[string]string{"AWS_ACCESS_KEY_ID": gatewayKey, "AWS_SECRET_ACCESS_KEY": gatewaySecret, "AWS_SESSION_TOKEN": "", "AWS_REGION": "us-east-1",
-		"AWS_ENDPOINT_URL_S3": "http://" + g.line.at, "AWS_PROFILE": "", "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null", "AWS_EC2_METADATA_DISABLED": "true", "AWS_MAX_ATTEMPTS": "2"} {
-		t.Setenv(name, value)
-	}
+	s3Settings(t, "http://"+g.line.at)
+	t.Setenv("AWS_ACCESS_KEY_ID", gatewayKey)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", gatewaySecret)
 	return g
 }
 

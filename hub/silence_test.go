@@ -96,10 +96,7 @@ func TestSilentAnswerEnds(t *testing.T) {
 
 func TestS3Silence(t *testing.T) {
 	at := deaf(t)
-	for name, value := range map[string]string{"AWS_ACCESS_KEY_ID": "AKIDTEST", "AWS_SECRET_ACCESS_KEY": "verysecret", "AWS_SESSION_TOKEN": "", "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL_S3": "http://" + at,
-		"AWS_PROFILE": "", "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null", "AWS_EC2_METADATA_DISABLED": "true", "AWS_MAX_ATTEMPTS": "2"} {
-		t.Setenv(name, value)
-	}
+	s3Settings(t, "http://"+at)
 	s, err := openS3(t.Context(), "s3://box/run", t.TempDir(), 100*time.Millisecond)
 	if err != nil {
 		t.Fatal(err)
