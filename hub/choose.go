@@ -33,13 +33,18 @@ func choose(r Repo, files []File) ([]File, error) {
 	is := func(name string) func(string) bool { return func(n string) bool { return n == name } }
 	var wanted func(name string) bool
 	if r.Kind == Dataset {
-		wanted = func(name string) bool { return path.Ext(name) == ".jsonl" }
-		if !has(wanted) {
-			wanted = func(name string) bool { return path.Ext(name) == ".parquet" }
+		number := map[string]int{}
+		for _, f := range files {
+			number[path.Ext(f.Name)]++
 		}
-		if !has(wanted) {
+		ext := ".jsonl"
+		if number[".parquet"] > number[ext] { // the hub's libraries, too, take what there is most of
+			ext = ".parquet"
+		}
+		if number[ext] == 0 {
 			return nil, noRows(has)
 		}
+		wanted = func(name string) bool { return path.Ext(name) == ext }
 	} else {
 		weights := func(name string) bool { return path.Ext(name) == ".safetensors" && !strings.Contains(name, "/") }
 		switch {

@@ -42,7 +42,7 @@ func (s Snapshot) picked(r Repo, pick func([]File) ([]File, error)) (Snapshot, e
 }
 
 // Useful asks the hub which files Download would bring: of a model its weights as safetensors, its configuration, tokenizer
-// and licence, of a dataset its .jsonl files, or without any its .parquet ones. Offline it is the files in the cache.
+// and licence, of a dataset its .jsonl files or its .parquet ones, whichever are more. Offline it is the files in the cache.
 func (c *Client) Useful(ctx context.Context, r Repo) (Listing, error) {
 	r, err := r.check()
 	if err != nil {
@@ -69,7 +69,7 @@ func (c *Client) Useful(ctx context.Context, r Repo) (Listing, error) {
 func (c *Client) Missing(ctx context.Context, r Repo) (bytes int64, err error) {
 	l, err := c.Useful(ctx, r)
 	if err == nil && r.Kind == Dataset {
-		l.Files, err = trainingFiles(l.Files)
+		l.Files, err = trainingFiles(r.Name, l.Files)
 	}
 	if err != nil {
 		return 0, err

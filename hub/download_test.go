@@ -278,7 +278,7 @@ func TestRows(t *testing.T) {
 	s.set(func() { s.files["a/train.jsonl"] = []byte("{}") })
 	s.content()
 	_, _, err = c.Rows(context.Background(), "databricks/dolly", "", noProgress)
-	want := "dataset databricks/dolly: it has training rows in 2 folders, a, ., which may be different datasets; bring it with `quartet download --dataset` and put the path of a file into dataset.name"
+	want := "dataset databricks/dolly: it has training rows in 2 folders, a, ., which may be different datasets; bring it with `quartet download --dataset databricks/dolly` and put the path of a file into dataset.name"
 	if err == nil || err.Error() != want || s.content() > 0 {
 		t.Errorf("%v", err)
 	}
@@ -290,22 +290,22 @@ func TestTrainingFiles(t *testing.T) {
 		{"data/train-00000-of-00002.parquet data/train-00001-of-00002.parquet data/test-00000-of-00001.parquet", "data/train-00000-of-00002.parquet data/train-00001-of-00002.parquet"},
 		{"data/train-00000-of-00002-1a2b.parquet data/test-00000-of-00001.parquet", "error: 1 of the 2 files are there that data/train-00000-of-00002-1a2b.parquet is one of; choose a revision that has all"},
 		{"default/train/0000.parquet default/train/0001.parquet default/validation/0000.parquet", "default/train/0000.parquet default/train/0001.parquet"},
-		{"de/train.jsonl en/train.jsonl", "error: it has training rows in 2 folders, de, en, which may be different datasets; bring it with `quartet download --dataset` and put the path of a file into dataset.name"},
+		{"de/train.jsonl en/train.jsonl", "error: it has training rows in 2 folders, de, en, which may be different datasets; bring it with `quartet download --dataset databricks/dolly` and put the path of a file into dataset.name"},
 		{"part-1.jsonl part-2.jsonl", "part-1.jsonl part-2.jsonl"},
 		{"trains.jsonl contest.jsonl", "trains.jsonl contest.jsonl"}, // no word of a split
 		{"train1.jsonl train2.jsonl test1.jsonl", "train1.jsonl train2.jsonl"},
 		{"data/train-00000-of-00001.parquet data/train_gen-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"},
-		{"data/train_gen-00000-of-00001.parquet data/train_sft-00000-of-00001.parquet", "error: its training rows have several names, data/train_gen-00000-of-00001.parquet, data/train_sft-00000-of-00001.parquet, which may be different datasets; bring it with `quartet download --dataset` and put the path of a file into dataset.name"},
+		{"data/train_gen-00000-of-00001.parquet data/train_sft-00000-of-00001.parquet", "error: its training rows have several names, data/train_gen-00000-of-00001.parquet, data/train_sft-00000-of-00001.parquet, which may be different datasets; bring it with `quartet download --dataset databricks/dolly` and put the path of a file into dataset.name"},
 		{"train-00000-of-00002-a.parquet train-00000-of-00002-b.parquet", "error: train-00000-of-00002-a.parquet and train-00000-of-00002-b.parquet are of different files or the same shard twice; choose a revision that has each once"},
 		{"train-00001-of-00002.parquet train-00002-of-00002.parquet", "error: train-00002-of-00002.parquet is a shard beyond the last; choose a revision whose shards are numbered from 0"},
 		{"train.jsonl train-00000-of-00002.jsonl", "error: 1 of the 2 files are there that train-00000-of-00002.jsonl is one of; choose a revision that has all"},
-		{"dev.jsonl test.jsonl", "error: none of its 2 files is named as the split train: dev.jsonl, test.jsonl; bring it with `quartet download --dataset` and put the path of a file into dataset.name"},
+		{"dev.jsonl test.jsonl", "error: none of its 2 files is named as the split train: dev.jsonl, test.jsonl; bring it with `quartet download --dataset databricks/dolly` and put the path of a file into dataset.name"},
 	} {
 		var files []File
 		for _, name := range strings.Fields(c.files) {
 			files = append(files, File{Name: name})
 		}
-		picked, err := trainingFiles(files)
+		picked, err := trainingFiles("databricks/dolly", files)
 		var names []string
 		for _, f := range picked {
 			names = append(names, f.Name)
@@ -336,6 +336,7 @@ func TestChoose(t *testing.T) {
 		{Model, "config.json x/model.safetensors", "error: it has no .safetensors file; choose a model with weights in that format"},
 		{Dataset, "README.md train.jsonl data/test.jsonl x.parquet", "data/test.jsonl train.jsonl"},
 		{Dataset, "data/train.parquet data/test.parquet README.md", "data/test.parquet data/train.parquet"},
+		{Dataset, "train-0.parquet train-1.parquet notes.jsonl", "train-0.parquet train-1.parquet"},
 		{Dataset, "data/train.csv", "error: its rows are in .csv files, and only .jsonl and .parquet are read; turn them into a .jsonl file and name that in dataset.name"},
 		{Dataset, "README.md", "error: it has no .jsonl or .parquet file; choose a dataset with rows in that format"},
 	} {

@@ -13,6 +13,7 @@ func (c *Client) Model(ctx context.Context, name, revision string, progress func
 // Rows brings the .jsonl or .parquet files of a dataset's training rows into the cache and returns their places, in order. The note is
 // not empty where the cache had to do.
 func (c *Client) Rows(ctx context.Context, name, revision string, progress func(done, total int64)) (paths []string, note string, err error) {
-	s, err := c.download(ctx, Repo{Dataset, name, revision}, trainingFiles, progress)
+	pick := func(files []File) ([]File, error) { return trainingFiles(name, files) }
+	s, err := c.download(ctx, Repo{Dataset, name, revision}, pick, progress)
 	return s.Paths(), s.Note, err
 }

@@ -18,7 +18,7 @@ var (
 
 // trainingFiles are the files of a dataset that hold its training rows, by the names that the hub's libraries go by: those of the
 // split train, all of them shards of one folder; without a split's name on any file, all files. The only file is always taken.
-func trainingFiles(files []File) ([]File, error) {
+func trainingFiles(dataset string, files []File) ([]File, error) {
 	if len(files) == 1 {
 		return files, nil
 	}
@@ -30,7 +30,7 @@ func trainingFiles(files []File) ([]File, error) {
 		}
 		return all
 	}
-	const remedy = "bring it with `quartet download --dataset` and put the path of a file into dataset.name"
+	remedy := "bring it with `quartet download --dataset " + dataset + "` and put the path of a file into dataset.name"
 	train := named(trainWord)
 	switch {
 	case len(train) > 0:

@@ -65,10 +65,10 @@ func syncFolder(dir string) error {
 	return nil
 }
 
-// settle writes a finished folder through to the disk. It sets the files that this program made back by settledAge, so that
+// settle writes a finished folder or file through to the disk. It sets the files that this program made back by settledAge, so that
 // a change made right after is seen by its time; files that share their content with others keep their time.
-func settle(dir string) error {
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+func settle(path string) error {
+	err := filepath.WalkDir(path, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -90,9 +90,9 @@ func settle(dir string) error {
 		return f.Sync()
 	})
 	if err != nil {
-		return fmt.Errorf("sync %s: %w", dir, obstacle(err))
+		return fmt.Errorf("sync %s: %w", path, obstacle(err))
 	}
-	return syncFolder(dir)
+	return syncFolder(path)
 }
 
 // place makes target the same file as source without doubling its bytes where the file systems allow that, by a hard

@@ -97,10 +97,13 @@ func (j *job) fetchDataset(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := settle(temp); err != nil {
+		return err
+	}
 	if err := os.Rename(temp, to); err != nil {
 		return fmt.Errorf("write %s: %w", to, obstacle(err))
 	}
-	if err := settle(filepath.Dir(to)); err != nil {
+	if err := syncFolder(filepath.Dir(to)); err != nil {
 		return err
 	}
 	in := j.w.dataset(j.d)
