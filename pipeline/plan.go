@@ -132,6 +132,8 @@ func (f facts) judge(rerun map[string]bool) (State, string) {
 		return Interrupted, fmt.Sprintf("goes on from step %d", f.resumeAt)
 	case f.stage == Upload:
 		return Interrupted, "what has been sent is not sent again"
+	case f.stage == Base && f.fetch != "":
+		return Interrupted, "what has been fetched is not fetched again"
 	}
 	return Interrupted, "starts over"
 }

@@ -233,6 +233,15 @@ func TestStateOfAnUnfinishedRun(t *testing.T) {
 	}
 }
 
+func TestReasonOfAnInterruptedFetch(t *testing.T) {
+	for fetch, want := range map[string]string{"": "starts over", "microsoft/phi-2": "what has been fetched is not fetched again"} {
+		f := facts{stage: Base, mark: &mark{Started: time.Now()}, fetch: fetch}
+		if state, reason := f.judge(map[string]bool{}); state != Interrupted || reason != want {
+			t.Errorf("%q: %s, %q, not %q", fetch, state, reason, want)
+		}
+	}
+}
+
 func TestUnreadableInputIsAReason(t *testing.T) {
 	m := finished(t, config.Default())
 	m[LoRA].inputs["dataset"] = input{label: "rows.jsonl", err: errors.New("read rows.jsonl: not there")}

@@ -228,8 +228,8 @@ func (m *model) cancel() tea.Cmd {
 	cancel := func(m *model) tea.Cmd {
 		return m.later("cancelling", func(ctx context.Context, w Worker) error { return w.Cancel(ctx) })
 	}
-	if at == "lora" || at == uploadStage {
-		return cancel(m) // it goes on from where it was
+	if keeps[at] != "" {
+		return cancel(m)
 	}
 	m.dialog = &question{title: "Cancel " + at + "?", lines: []string{at + " keeps no checkpoint: it starts over the next time. Stages that are done stay."}, yes: cancel}
 	return nil
@@ -248,14 +248,9 @@ func (m *model) askStop() tea.Cmd {
 			return tea.QuitMsg{}
 		}
 	}}
-	if at := m.state.at(); at == "lora" {
-		q.lines = []string{"lora is at work; its checkpoint is kept and the next run goes on from it"}
-	} else if at == uploadStage {
-		q.lines = []string{"upload is at work; what has been sent is not sent again"}
-	} else if at != "" {
-		q.lines = []string{at + " is at work and starts over the next time"}
-	} else {
-		q.lines = []string{"it is idle; its memory is freed"}
+	q.lines = []string{"it is idle; its memory is freed"}
+	if at := m.state.at(); at != "" {
+		q.lines = []string{at + " is at work; " + afterStop(at)}
 	}
 	m.dialog = q
 	return nil

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -138,6 +139,15 @@ func TestRunRerunAndCancel(t *testing.T) {
 	b.press("y")
 	if b.worker.canceled != 2 {
 		t.Error("yes did not cancel")
+	}
+	b.happen(event.Event{Kind: event.StageStarted, Stage: "base"})
+	b.press("c")
+	if b.worker.canceled != 3 {
+		t.Error("a download, which goes on where it was, is not cancelled at once")
+	}
+	b.press("Q")
+	if q, asks := b.m.dialog.(*question); !asks || !slices.Equal(q.lines, []string{"base is at work; what has been fetched is not fetched again"}) {
+		t.Errorf("Q asks %+v", b.m.dialog)
 	}
 }
 

@@ -334,13 +334,7 @@ func (m *model) gone(err error) {
 	for name, st := range m.state.stages {
 		if st.running() {
 			st.plan.State, st.progress, st.train = "interrupted", nil, nil
-			st.failure = "the worker has gone; the stage starts over"
-			if name == "lora" {
-				st.failure = "the worker has gone; training goes on from its checkpoint"
-			}
-			if name == uploadStage {
-				st.failure = "the worker has gone; what has been sent is not sent again"
-			}
+			st.failure = "the worker has gone; " + afterStop(name)
 		}
 	}
 	if m.o.Replay {

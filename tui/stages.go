@@ -1,6 +1,7 @@
 package tui
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -213,4 +214,16 @@ var stageHelp = map[string]string{
 	"lora_quantize": "merges the adapter into the base and makes it 4-bit",
 	"evaluate":      "measures the four variants on rows that training never saw",
 	uploadStage:     "takes variants to the places that [upload] names",
+}
+
+// keeps is what a stage that was stopped in the middle does not do again.
+var keeps = map[string]string{
+	"base":      "what has been fetched is not fetched again",
+	"lora":      "training goes on from its checkpoint",
+	uploadStage: "what has been sent is not sent again",
+}
+
+// afterStop tells how a stage that was stopped in the middle goes on.
+func afterStop(stage string) string {
+	return cmp.Or(keeps[stage], "it starts over the next time")
 }
