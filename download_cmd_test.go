@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha1"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"net/http"
@@ -17,7 +18,7 @@ import (
 	"quartet/demo"
 )
 
-// tinyHub has the embedded model as org/tiny, and its rows as the dataset org/rows.
+// tinyHub has the embedded model as org/tiny, one row as the dataset org/rows, and org/shards with rows in three files.
 func tinyHub(t *testing.T) {
 	files := map[string][]byte{}
 	entries, err := fs.ReadDir(demo.Model(), ".")
@@ -29,14 +30,26 @@ func tinyHub(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	rows := []byte(`{"instruction": "a", "response": "b"}` + "\n")
+	rows := func(from, to int) []byte {
+		var lines []byte
+		for i := from; i < to; i++ {
+			lines = fmt.Appendf(lines, `{"instruction": "Question %d?", "response": "Answer %d."}`+"\n", i, i)
+		}
+		return lines
+	}
+	datasets := map[string]map[string][]byte{
+		"org/rows":   {"rows.jsonl": rows(0, 1)},
+		"org/shards": {"data/train-00000-of-00002.jsonl": rows(0, 5), "data/train-00001-of-00002.jsonl": rows(5, 9), "data/test-00000-of-00001.jsonl": rows(9, 11)},
+	}
 	tag := func(data []byte) string {
 		return fmt.Sprintf("%x", sha1.Sum(append(fmt.Appendf(nil, "blob %d\x00", len(data)), data...)))
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		has := files
-		if strings.Contains(r.URL.Path, "datasets/") {
-			has = map[string][]byte{"rows.jsonl": rows}
+		for dataset := range datasets {
+			if strings.Contains(r.URL.Path, "datasets/"+dataset+"/") {
+				has = datasets[dataset]
+			}
 		}
 		switch {
 		case strings.Contains(r.URL.Path, "/revision/"):
@@ -48,7 +61,7 @@ func tinyHub(t *testing.T) {
 			}
 			fmt.Fprintf(w, "[%s]", strings.Join(list, ","))
 		default:
-			name := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
+			_, name, _ := strings.Cut(r.URL.Path, "/resolve/"+strings.Repeat("c", 40)+"/")
 			w.Header().Set("ETag", `"`+tag(has[name])+`"`)
 			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(has[name]))
 		}
@@ -100,7 +113,7 @@ func TestRunTakesTheHub(t *testing.T) {
 		}
 		if status, out, errors := quartet("plan", "-C", dir); status != 0 || !strings.Contains(out, "org/tiny is to be fetched") || !strings.Contains(out, "org/rows is to be fetched") {
 			t.Errorf("%d %s%s", status, out, errors)
-		} else if sized := strings.Contains(out, "org/tiny is to be fetched (5.11 MB)") && strings.Contains(out, "org/rows is to be fetched (38 B)"); sized != (offline == "") {
+		} else if sized := strings.Contains(out, "org/tiny is to be fetched (5.11 MB)") && strings.Contains(out, "org/rows is to be fetched (56 B)"); sized != (offline == "") {
 			t.Errorf("offline %q: %s", offline, out)
 		}
 		if status, out, errors := quartet("run", "base", "-C", dir); status != 0 {
@@ -109,5 +122,42 @@ func TestRunTakesTheHub(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(dir, "models/phi-2-base/model.safetensors")); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestRunTakesADatasetOfSeveralFiles trains on the two files of the split train, in order, and asks for no other.
+func TestRunTakesADatasetOfSeveralFiles(t *testing.T) {
+	tinyHub(t)
+	dir := t.TempDir()
+	settings := "model.name = \"embedded\"\n[dataset]\nname = \"org/shards\"\nnum_samples = 6\nheld_out = 3\nmax_length = 64\n[training]\nnum_epochs = 1\n"
+	if err := os.WriteFile(filepath.Join(dir, "config.toml"), []byte(settings), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if status, out, errors := quartet("plan", "-C", dir); status != 0 || !strings.Contains(out, "org/shards is to be fetched (504 B)") {
+		t.Errorf("%d %s%s", status, out, errors)
+	}
+	if status, out, errors := quartet("run", "lora", "-C", dir); status != 0 {
+		t.Fatalf("%d %s%s", status, out, errors)
+	}
+	got, err := os.ReadFile(filepath.Join(dir, ".quartet/datasets/org--shards.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var questions []string
+	for line := range strings.Lines(string(got)) {
+		var row struct{ Instruction string }
+		if err := json.Unmarshal([]byte(line), &row); err != nil {
+			t.Fatal(err)
+		}
+		questions = append(questions, row.Instruction)
+	}
+	if want := "Question 0?,Question 1?,Question 2?,Question 3?,Question 4?,Question 5?,Question 6?,Question 7?,Question 8?"; strings.Join(questions, ",") != want {
+		t.Errorf("the rows are %s", questions)
+	}
+	if tests, _ := filepath.Glob(filepath.Join(os.Getenv("HF_HOME"), "hub/datasets--org--shards/snapshots/*/data/test*")); len(tests) > 0 {
+		t.Errorf("the split test was fetched: %s", tests)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "models/phi-2-lora/adapter_model.safetensors")); err != nil {
+		t.Error(err)
 	}
 }
