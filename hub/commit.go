@@ -67,7 +67,7 @@ func (r *Repository) push(ctx context.Context) error {
 		return out, nil
 	}
 	var made struct{ CommitOID string }
-	_, err = r.c.exchange(ctx, request{method: http.MethodPost, to: at, header: http.Header{"Content-Type": {"application/x-ndjson"}}, body: body, size: int64(size)},
+	_, err = r.c.exchange(ctx, request{method: http.MethodPost, to: at, header: http.Header{"Content-Type": {"application/x-ndjson"}}, body: body, size: int64(size), long: true},
 		&made, func(resp *http.Response) error {
 			switch resp.StatusCode {
 			case http.StatusPreconditionFailed, http.StatusConflict:

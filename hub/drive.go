@@ -56,7 +56,6 @@ func OpenDrive(dest, state string, show func(address, code string)) (*Drive, err
 
 func newDrive(folder, state, api string, l login) *Drive {
 	calls := New(Settings{})
-	calls.http.Transport = watch{calls.http.Transport, longestSilence, calls.stall}
 	l.calls = calls
 	return &Drive{folder: folder, state: state, login: l, api: api, calls: calls, ids: map[string]string{"": "root"}}
 }

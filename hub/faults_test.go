@@ -284,7 +284,8 @@ func TestSilence(t *testing.T) {
 		return true
 	})
 	c := s.client("", nil)
-	c.part, c.stall = 1<<20, 50*time.Millisecond // one part, so that a 200 is an answer
+	c.part = 1 << 20 // one part, so that a 200 is an answer
+	impatient(c, 50*time.Millisecond)
 	s.set(func() { s.files["model.safetensors"] = random(1, 300_000) })
 	holds(t, c, download(t, c, tiny), files)
 }

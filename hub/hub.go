@@ -45,27 +45,25 @@ type Client struct {
 	workers  int           // parts of a file fetched at once
 	part     int64         // bytes of a part
 	attempts int           // tries in a row that may fail without a byte gained
-	stall    time.Duration // the longest silence of a server
+	stall    time.Duration // the longest wait for a short answer
 	wait     func(ctx context.Context, d time.Duration) error
 	now      func() time.Time
 }
 
 // New is a client with the given settings. It does nothing yet.
 func New(s Settings) *Client {
-	const silence = time.Minute
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.Protocols = new(http.Protocols)
 	transport.Protocols.SetHTTP1(true) // parts on one HTTP/2 connection would share its window
 	transport.DisableCompression = true
 	transport.MaxResponseHeaderBytes = 64 << 10
 	transport.MaxIdleConnsPerHost = 16
-	transport.ResponseHeaderTimeout = silence
 	return &Client{
 		Settings: s,
-		http: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
+		http: &http.Client{Transport: watch{transport, longestSilence, longestThinking}, CheckRedirect: func(*http.Request, []*http.Request) error {
 			return http.ErrUseLastResponse // send decides who gets the token
 		}},
-		workers: 8, part: 16 << 20, attempts: 6, stall: silence, wait: sleep, now: time.Now,
+		workers: 8, part: 16 << 20, attempts: 6, stall: longestSilence, wait: sleep, now: time.Now,
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // large is a file on its way to the hub's storage, by the protocol of git LFS.
@@ -192,7 +191,7 @@ func (u *large) verify(ctx context.Context, o *offer) error {
 	if err != nil {
 		return err
 	}
-	return u.c.post(ctx, at, jsonType, map[string]any{"oid": u.sha256, "size": u.size}, nil, func(resp *http.Response) error {
+	return u.c.settle(ctx, at, jsonType, map[string]any{"oid": u.sha256, "size": u.size}, func(resp *http.Response) error {
 		switch err := u.c.passing(resp); {
 		case err != nil:
 			return err
@@ -210,13 +209,7 @@ func (u *large) put(ctx context.Context, address string, from, size int64, ask b
 	if err != nil {
 		return "", err
 	}
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	silence := time.AfterFunc(u.c.stall, func() {
-		stop(temporary{error: fmt.Errorf("%s took nothing for %s", at.Host, u.c.stall)})
-	})
-	defer silence.Stop()
-	body := &sending{section: section{SectionReader: io.NewSectionReader(u.file, from, size), add: u.count}, silence: silence, most: u.c.stall, closed: make(chan struct{})}
+	body := &sending{section: section{SectionReader: io.NewSectionReader(u.file, from, size), add: u.count}, closed: make(chan struct{})}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, address, body)
 	if err != nil {
 		return "", err
@@ -256,18 +249,11 @@ func (u *large) taken(resp *http.Response) error {
 	}
 }
 
-// sending is bytes of a file on their way. They tell how many have gone, and put off the end of a silent connection.
+// sending is bytes of a file on their way. They tell how many have gone, and when no more are read.
 type sending struct {
 	section
-	silence *time.Timer
-	most    time.Duration
-	once    sync.Once
-	closed  chan struct{}
-}
-
-func (s *sending) Read(p []byte) (int, error) {
-	s.silence.Reset(s.most)
-	return s.section.Read(p)
+	once   sync.Once
+	closed chan struct{}
 }
 
 // Close tells that nothing is going to be read any more.

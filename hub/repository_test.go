@@ -16,7 +16,7 @@ import (
 func (s *server) uploader(waited func(time.Duration)) *Client {
 	c := s.client(s.t.TempDir(), waited)
 	c.Token = secret
-	c.http.Transport.(*http.Transport).ExpectContinueTimeout = 50 * time.Millisecond
+	c.http.Transport.(watch).RoundTripper.(*http.Transport).ExpectContinueTimeout = 50 * time.Millisecond
 	return c
 }
 

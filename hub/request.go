@@ -67,6 +67,7 @@ type request struct {
 	header http.Header
 	body   func() (io.ReadCloser, error) // what is sent along, from its beginning; nil for nothing
 	size   int64                         // bytes of body
+	long   bool                          // the server may think about it for long
 	stay   bool                          // a redirect to another host is returned rather than followed
 }
 
@@ -221,14 +222,33 @@ const (
 
 // post sends a JSON value of a media type and reads the JSON value of the answer, if into is not nil.
 func (c *Client) post(ctx context.Context, at *url.URL, media string, value, into any, refusal func(*http.Response) error) error {
-	data, err := json.Marshal(value)
+	q, err := posting(at, media, value)
 	if err != nil {
 		return err
 	}
+	_, err = c.exchange(ctx, q, into, refusal)
+	return err
+}
+
+// settle is post for what a server may take long to do, as to put the parts of a file together; nothing of its answer is read.
+func (c *Client) settle(ctx context.Context, at *url.URL, media string, value any, refusal func(*http.Response) error) error {
+	q, err := posting(at, media, value)
+	if err != nil {
+		return err
+	}
+	q.long = true
+	_, err = c.exchange(ctx, q, nil, refusal)
+	return err
+}
+
+func posting(at *url.URL, media string, value any) (request, error) {
+	data, err := json.Marshal(value)
+	if err != nil {
+		return request{}, err
+	}
 	body := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
 	header := http.Header{"Content-Type": {media}, "Accept": {media}}
-	_, err = c.exchange(ctx, request{method: http.MethodPost, to: at, header: header, body: body, size: int64(len(data))}, into, refusal)
-	return err
+	return request{method: http.MethodPost, to: at, header: header, body: body, size: int64(len(data))}, nil
 }
 
 // exchange makes a request that is answered with a JSON value, read if into is not nil, and maybe with the address of its next
@@ -236,6 +256,9 @@ func (c *Client) post(ctx context.Context, at *url.URL, media string, value, int
 func (c *Client) exchange(ctx context.Context, q request, into any, refusal func(*http.Response) error) (next *url.URL, err error) {
 	const slowest = 16 << 10 // bytes in a second
 	limit := c.stall + time.Duration(q.size/slowest)*time.Second
+	if q.long {
+		limit += longestThinking
+	}
 	err = c.persist(ctx, func() (bool, error) {
 		ctx, stop := context.WithTimeoutCause(ctx, limit, temporary{error: fmt.Errorf("%s did not answer for %s", q.to.Host, limit)})
 		defer stop()

@@ -235,7 +235,7 @@ func (u *large) join(ctx context.Context, s *session) error {
 	for i, tag := range s.tags {
 		parts = append(parts, numbered{i + 1, tag})
 	}
-	err = u.c.post(ctx, at, lfsType, map[string]any{"oid": u.sha256, "parts": parts}, nil, func(resp *http.Response) error {
+	err = u.c.settle(ctx, at, lfsType, map[string]any{"oid": u.sha256, "parts": parts}, func(resp *http.Response) error {
 		if err := u.c.passing(resp); err != nil {
 			return err
 		}

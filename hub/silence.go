@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,51 +26,76 @@ const (
 // silent is the error of a request that was ended. It is one that passes, for those who try again.
 type silent struct {
 	host string
+	did  string // "took" or "sent", what it did nothing of
 	most time.Duration
 }
 
-func (s silent) Error() string   { return fmt.Sprintf("%s took nothing for %s", s.host, s.most) }
+func (s silent) Error() string   { return fmt.Sprintf("%s %s nothing for %s", s.host, s.did, s.most) }
 func (s silent) Timeout() bool   { return true }
 func (s silent) Temporary() bool { return true }
 
 func (w watch) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx, stop := context.WithCancelCause(r.Context())
-	quiet := silent{r.URL.Host, w.silence}
-	timer := time.AfterFunc(w.silence, func() { stop(quiet) })
+	var waits atomic.Pointer[silent] // what has happened when the timer ends
+	taking, thinking, answering := silent{r.URL.Host, "took", w.silence}, silent{r.URL.Host, "sent", w.thinking}, silent{r.URL.Host, "sent", w.silence}
+	waits.Store(&answering)
+	timer := time.AfterFunc(w.silence, func() { stop(*waits.Load()) })
+	wait := func(s *silent) {
+		waits.Store(s)
+		timer.Reset(s.most)
+	}
+	// why is what ended the request: its server's silence, if that was it.
+	why := func(err error) error {
+		if quiet := (silent{}); err != nil && errors.As(context.Cause(ctx), &quiet) {
+			return quiet
+		}
+		return err
+	}
+	sending := func(body io.ReadCloser) io.ReadCloser {
+		return alive{body, func(err error) error {
+			if err != nil {
+				wait(&thinking)
+			} else {
+				wait(&taking)
+			}
+			return err
+		}}
+	}
 	r = r.WithContext(ctx)
 	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = alive{r.Body, func(err error) {
+		wait(&taking)
+		r.Body = sending(r.Body)
+	}
+	if again := r.GetBody; again != nil { // for a connection that the server closed after its last request
+		r.GetBody = func() (io.ReadCloser, error) {
+			body, err := again()
 			if err != nil {
-				timer.Reset(w.thinking)
-			} else {
-				timer.Reset(w.silence)
+				return nil, err
 			}
-		}}
+			return sending(body), nil
+		}
 	}
 	resp, err := w.RoundTripper.RoundTrip(r)
 	if err != nil {
 		timer.Stop()
-		if errors.Is(context.Cause(ctx), quiet) {
-			err = quiet
-		}
+		err = why(err)
 		stop(nil)
 		return nil, err
 	}
-	timer.Reset(w.silence)
-	resp.Body = ending{alive{resp.Body, func(error) { timer.Reset(w.silence) }}, func() { timer.Stop(); stop(nil) }}
+	wait(&answering)
+	resp.Body = ending{alive{resp.Body, func(err error) error { wait(&answering); return why(err) }}, func() { timer.Stop(); stop(nil) }}
 	return resp, nil
 }
 
-// alive tells of each read how it went.
+// alive tells of each read how it went, and is told what to call that.
 type alive struct {
 	io.ReadCloser
-	told func(error)
+	told func(error) error
 }
 
 func (a alive) Read(p []byte) (int, error) {
 	n, err := a.ReadCloser.Read(p)
-	a.told(err)
-	return n, err
+	return n, a.told(err)
 }
 
 // ending calls end when it is closed.

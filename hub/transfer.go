@@ -13,7 +13,6 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"time"
 )
 
 // transfer is the bringing of one file's content.
@@ -150,12 +149,6 @@ func (t *transfer) get(ctx context.Context, i int, buffer []byte) (gained bool, 
 	t.mu.Unlock()
 	from, to := int64(i)*t.parts.part+t.parts.done[i], int64(i)*t.parts.part+t.parts.length(i)
 
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	silence := time.AfterFunc(t.c.stall, func() {
-		stop(temporary{error: fmt.Errorf("%s sent nothing for %s", at.Host, t.c.stall)})
-	})
-	defer silence.Stop()
 	resp, err := t.c.send(ctx, request{method: http.MethodGet, to: at, header: http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", from, to-1)}}})
 	if err != nil {
 		return false, err
@@ -199,7 +192,7 @@ func (t *transfer) get(ctx context.Context, i int, buffer []byte) (gained bool, 
 		if left == 0 {
 			return gained, nil
 		}
-		n, err := io.ReadFull(watched{resp.Body, silence, t.c.stall}, buffer[:min(int64(len(buffer)), left)])
+		n, err := io.ReadFull(resp.Body, buffer[:min(int64(len(buffer)), left)])
 		if n > 0 {
 			gained = true
 			if err := t.write(i, buffer[:n]); err != nil {
@@ -210,19 +203,6 @@ func (t *transfer) get(ctx context.Context, i int, buffer []byte) (gained bool, 
 			return gained, t.c.broken(ctx, at, err)
 		}
 	}
-}
-
-// watched puts off the end of a connection with every byte that comes.
-type watched struct {
-	io.Reader
-	silence *time.Timer
-	most    time.Duration
-}
-
-func (w watched) Read(p []byte) (int, error) {
-	n, err := w.Reader.Read(p)
-	w.silence.Reset(w.most)
-	return n, err
 }
 
 // home reports whether an answer is of the hub itself.

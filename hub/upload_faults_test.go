@@ -323,8 +323,31 @@ func TestUploadSilence(t *testing.T) {
 		return holds
 	})
 	c := s.uploader(nil)
-	c.stall = 200 * time.Millisecond
+	c.http.Transport = watch{c.http.Transport.(watch).RoundTripper, 200 * time.Millisecond, 200 * time.Millisecond}
 	s.send(t, c, files, folder(t, files), t.TempDir())
+}
+
+// TestUploadThinking has a hub that takes its time where there is much to do, and must not be asked for the same again meanwhile.
+func TestUploadThinking(t *testing.T) {
+	const patience = 300 * time.Millisecond
+	files := newModel()
+	s := newRepository(t)
+	s.chunk = 64 << 10
+	s.inject(func(_ http.ResponseWriter, r *http.Request) bool {
+		if p := r.URL.Path; p == "/complete" || p == "/verify" || strings.Contains(p, "/commit/") {
+			select {
+			case <-time.After(2 * patience):
+			case <-r.Context().Done():
+			}
+		}
+		return false
+	})
+	c := s.uploader(nil)
+	c.stall = patience
+	s.send(t, c, files, folder(t, files), t.TempDir())
+	if joined, made := len(s.requests("POST", "/complete")), len(s.requests("POST", "/commit/")); joined != 1 || made != 1 {
+		t.Errorf("asked %d times to put the parts together, %d times to commit", joined, made)
+	}
 }
 
 // TestUploadAltered turns a bit of what comes to the storage.
