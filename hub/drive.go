@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"net/http"
 	"net/url"
@@ -19,6 +20,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Drive is a folder of the user's Google Drive. It sees only what it made itself, which is all that its scope, drive.file,
@@ -84,8 +86,7 @@ func (d *Drive) put(ctx context.Context, name, local string, add func(int64)) er
 		return fmt.Errorf("read %s: %w", local, obstacle(err))
 	}
 	defer f.Close()
-	sum256, sum5 := sha256.New(), md5.New()
-	size, err := io.Copy(io.MultiWriter(sum256, sum5), f)
+	info, err := f.Stat()
 	if err != nil {
 		return fmt.Errorf("read %s: %w", local, obstacle(err))
 	}
@@ -94,19 +95,32 @@ func (d *Drive) put(ctx context.Context, name, local string, add func(int64)) er
 	if err != nil {
 		return err
 	}
-	u := &driveUpload{Drive: d, file: f, size: size, sha256: hex.EncodeToString(sum256.Sum(nil)), md5: hex.EncodeToString(sum5.Sum(nil)),
-		name: path.Base(full), parent: parent, add: add}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	u := &driveUpload{Drive: d, file: f, info: info, size: info.Size(), name: path.Base(full), parent: parent, add: add}
+	u.sha256 = sync.OnceValues(func() (string, error) { return u.digest(ctx, sha256.New()) })
+	u.md5 = sync.OnceValues(func() (string, error) { return u.digest(ctx, md5.New()) })
 	same, err := d.find(ctx, u.name, parent, false)
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(same, u.is) {
-		add(size)
-		return u.forget()
+	for _, i := range same {
+		is, err := u.is(i)
+		if err != nil {
+			return err
+		}
+		if is {
+			add(u.size)
+			return u.forget()
+		}
 	}
 	if len(same) > 0 {
 		u.id = same[0].ID
 	}
+	var reading sync.WaitGroup
+	reading.Go(func() { u.sha256() }) // while it is sent
+	defer reading.Wait()
+	defer stop()
 	return u.send(ctx)
 }
 
@@ -275,16 +289,43 @@ func (d *Drive) refusal(resp *http.Response) error {
 type driveUpload struct {
 	*Drive
 	file             *os.File
+	info             os.FileInfo
 	size             int64
-	sha256, md5      string // in hexadecimal
-	name, parent, id string // id is "" for a new file
+	sha256, md5      func() (string, error) // in hexadecimal, computed once
+	name, parent, id string                 // id is "" for a new file
 	add              func(int64)
 	told             int64
 }
 
+// digest reads the file.
+func (u *driveUpload) digest(ctx context.Context, sum hash.Hash) (string, error) {
+	r := io.NewSectionReader(u.file, 0, u.size)
+	buf := make([]byte, 1<<20)
+	for {
+		n, err := r.Read(buf)
+		sum.Write(buf[:n])
+		switch {
+		case err == io.EOF:
+			return hex.EncodeToString(sum.Sum(nil)), nil
+		case err != nil:
+			return "", fmt.Errorf("read %s: %w", u.file.Name(), obstacle(err))
+		case ctx.Err() != nil:
+			return "", context.Cause(ctx)
+		}
+	}
+}
+
 // is tells whether an item is the file.
-func (u *driveUpload) is(i item) bool {
-	return i.Size == strconv.FormatInt(u.size, 10) && (i.SHA256 == u.sha256 || i.SHA256 == "" && i.MD5 == u.md5)
+func (u *driveUpload) is(i item) (bool, error) {
+	if i.Size != strconv.FormatInt(u.size, 10) {
+		return false, nil
+	}
+	if i.SHA256 == "" {
+		sum, err := u.md5()
+		return err == nil && sum == i.MD5, err
+	}
+	sum, err := u.sha256()
+	return err == nil && sum == i.SHA256, err
 }
 
 // at tells that the server has the file up to there.
@@ -293,9 +334,10 @@ func (u *driveUpload) at(there int64) {
 	u.told = there
 }
 
-// note is the file in the state folder that holds the address of the upload's session, which is as good as a key for it.
+// note is the file in the state folder that holds the address of the upload's session, which is as good as a key for it. Its name is made
+// of all that tells the upload from those of other files; the digest of what came is compared besides.
 func (u *driveUpload) note() string {
-	name := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%s\n%s", u.parent, u.name, u.id, u.sha256))
+	name := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%s\n%d\n%d", u.parent, u.name, u.id, u.size, u.info.ModTime().UnixNano()))
 	return filepath.Join(u.state, "drive-"+hex.EncodeToString(name[:16]))
 }
 
@@ -341,9 +383,14 @@ func (u *driveUpload) send(ctx context.Context) error {
 			case err != nil:
 				asked = false // how much came is not known
 				return u.told > before, err
-			case made != nil && !u.is(*made):
-				return false, errors.Join(errors.New("the content arrived altered; something between here and Google Drive alters it, run again on another network"), u.forget())
 			case made != nil:
+				is, err := u.is(*made)
+				switch {
+				case err != nil:
+					return false, err
+				case !is:
+					return false, errors.Join(errors.New("the content arrived altered; something between here and Google Drive alters it, run again on another network"), u.forget())
+				}
 				u.at(u.size)
 				return true, u.forget()
 			}

@@ -39,6 +39,7 @@ type driveServer struct {
 	limit    int    // bytes that one PUT may bring, 0 for all, below 0 for none
 	hostile  string // a name that all files are listed with
 	damage   bool
+	md5Only  bool // no other digest is told
 	cut      func()
 }
 
@@ -48,11 +49,14 @@ type driveFile struct {
 	size                   int
 }
 
-func (f *driveFile) json(damage bool) map[string]any {
+func (s *driveServer) json(f *driveFile, damage bool) map[string]any {
 	sum, sum256 := md5.Sum(f.data), sha256.Sum256(f.data)
 	m := map[string]any{"id": f.id, "name": f.name, "size": strconv.Itoa(len(f.data)), "md5Checksum": hex.EncodeToString(sum[:]), "sha256Checksum": hex.EncodeToString(sum256[:])}
 	if damage {
-		m["sha256Checksum"] = strings.Repeat("0", 64)
+		m["sha256Checksum"], m["md5Checksum"] = strings.Repeat("0", 64), strings.Repeat("0", 32)
+	}
+	if s.md5Only {
+		delete(m, "sha256Checksum")
 	}
 	return m
 }
@@ -139,14 +143,14 @@ func (s *driveServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodPost:
 		f := &driveFile{id: fmt.Sprintf("folder%d", s.made), name: meta.Name, parent: meta.Parents[0], kind: meta.MimeType}
 		s.files[f.id] = f
-		reply(f.json(false))
+		reply(s.json(f, false))
 	default:
 		q := r.URL.Query().Get("q")
 		files := []any{}
 		for _, f := range s.files {
 			name := "name = '" + strings.ReplaceAll(f.name, "'", `\'`) + "' and '" + f.parent + "' in parents"
 			if strings.HasPrefix(q, name) && (f.kind != "") == strings.Contains(q, "mimeType = ") {
-				m := f.json(false)
+				m := s.json(f, false)
 				if s.hostile != "" {
 					m["name"] = s.hostile
 				}
@@ -198,7 +202,7 @@ func (s *driveServer) content(w http.ResponseWriter, r *http.Request, session st
 		return
 	}
 	s.files[f.id] = f
-	json.NewEncoder(w).Encode(f.json(s.damage))
+	json.NewEncoder(w).Encode(s.json(f, s.damage))
 }
 
 // drive is a client of the server that notes its waits, as of a program that starts anew with the files in dir.
@@ -301,6 +305,28 @@ func TestDriveResume(t *testing.T) {
 		t.Errorf("%v after waits %v", err, waits)
 	}
 	s.holds(t, data)
+}
+
+// TestDriveMD5 has a server that tells no other digest.
+func TestDriveMD5(t *testing.T) {
+	name, data := randomFile(t, 7, 300_000)
+	s := newDriveServer(t)
+	s.md5Only = true
+	dir := t.TempDir()
+	for range 2 {
+		if err := s.drive(dir, nil, nil).Put(t.Context(), driveName, name, func(int64) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.holds(t, data)
+	if s.received != int64(len(data)) {
+		t.Errorf("%d bytes came of a file that was there", s.received-int64(len(data)))
+	}
+	s.damage = true
+	other, _ := randomFile(t, 8, 300_000)
+	if err := s.drive(dir, nil, nil).Put(t.Context(), driveName, other, func(int64) {}); err == nil || !strings.Contains(err.Error(), "the content arrived altered") {
+		t.Error(err)
+	}
 }
 
 // TestDriveCuts kills uploads at random bytes. QUARTET_CUTS=100 makes it 100 files of 256 MB.

@@ -345,6 +345,20 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if at := os.Getenv("QUARTET_TEST_DRIVE"); at != "" {
+		dir := os.Getenv("QUARTET_TEST_STATE")
+		d := newDrive("box", dir, at, login{id: "me", secret: "x", address: at, file: filepath.Join(dir, "drive.json"), show: func(_, _ string) {}})
+		d.calls.wait = func(ctx context.Context, _ time.Duration) error { return ctx.Err() }
+		files, err := LocalFiles(os.Getenv("QUARTET_TEST_FOLDER"))
+		if err == nil {
+			err = Upload(context.Background(), d, files, func(string, int64, int64) {})
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if dest := os.Getenv("QUARTET_TEST_DEST"); dest != "" {
 		ctx := context.Background()
 		files, err := LocalFiles(os.Getenv("QUARTET_TEST_FOLDER"))
