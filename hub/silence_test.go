@@ -208,7 +208,7 @@ func TestRepositorySilence(t *testing.T) {
 	var puts atomic.Int32
 	c.http.Transport = watch{diverted{c.http.Transport.(watch).RoundTripper, deaf(t), &puts}, 50 * time.Millisecond, 50 * time.Millisecond}
 	_, err := upload(t.Context(), c, folder(t, newModel()), t.TempDir())
-	want := "took nothing for 50ms; 6 tries failed, run again to go on from here"
+	want := " nothing for 50ms; 6 tries failed, run again to go on from here" // whether the last bytes wait here or in the connection is chance
 	if err == nil || !strings.HasPrefix(err.Error(), "upload adapter.safetensors to hf://org/new: ") || !strings.HasSuffix(err.Error(), want) || puts.Load() != 6 || len(s.commits) > 0 {
 		t.Errorf("%v after %d PUTs, not %s", err, puts.Load(), want)
 	}

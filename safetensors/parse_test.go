@@ -165,13 +165,17 @@ func TestParseAccepts(t *testing.T) {
 	}
 }
 
-// allocated is how many bytes the heap handed out while do ran.
+// allocated is how many bytes the heap hands out while do runs, the least of three times.
 func allocated(do func()) int64 {
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	do()
-	runtime.ReadMemStats(&after)
-	return int64(after.TotalAlloc - before.TotalAlloc)
+	least := int64(math.MaxInt64)
+	for range 3 { // the runtime's own goroutines may allocate meanwhile
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		do()
+		runtime.ReadMemStats(&after)
+		least = min(least, int64(after.TotalAlloc-before.TotalAlloc))
+	}
+	return least
 }
 
 func TestParseAllocatesLittle(t *testing.T) {
