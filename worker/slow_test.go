@@ -144,7 +144,7 @@ func TestAnswersOfASlowReader(t *testing.T) {
 				time.Sleep(100 * time.Millisecond)
 			}
 		}
-		if d := <-took; d > 5*time.Second {
+		if d := <-took; d > 30*time.Second { // 2 s with two free cores; hours, if the reader held it up
 			t.Errorf("answering took %v", d)
 		} else {
 			t.Logf("%d pieces in %v", pieces, d)
