@@ -299,20 +299,10 @@ type driveUpload struct {
 
 // digest reads the file.
 func (u *driveUpload) digest(ctx context.Context, sum hash.Hash) (string, error) {
-	r := io.NewSectionReader(u.file, 0, u.size)
-	buf := make([]byte, 1<<20)
-	for {
-		n, err := r.Read(buf)
-		sum.Write(buf[:n])
-		switch {
-		case err == io.EOF:
-			return hex.EncodeToString(sum.Sum(nil)), nil
-		case err != nil:
-			return "", fmt.Errorf("read %s: %w", u.file.Name(), obstacle(err))
-		case ctx.Err() != nil:
-			return "", context.Cause(ctx)
-		}
+	if _, err := io.CopyBuffer(sum, untilDone{ctx, io.NewSectionReader(u.file, 0, u.size)}, make([]byte, 256<<10)); err != nil {
+		return "", fmt.Errorf("read %s: %w", u.file.Name(), obstacle(err))
 	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 // is tells whether an item is the file.
